@@ -91,6 +91,10 @@ class Event:
     """The entity's state after this event, where the kind has one."""
     order: int
     """The source's own order of the entity's updates, usually the update's time in milliseconds."""
+    terminal: bool = False
+    """True when normally nothing follows that state (RESOLVED, MERGED ...): it wins a tie in `order`."""
+    event_source: str | None = None
+    """The `externalEventSourceId`; None for the kinds that have none."""
     lane: Lane = Lane.NORMAL
     coalesce: Coalesce = Coalesce.TRANSITIONS
     unrouted: str | None = None

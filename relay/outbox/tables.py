@@ -65,6 +65,9 @@ events = Table(
     Column("entity", Digest, nullable=False),
     Column("state", Text),
     Column("source_order", BigInteger, nullable=False),
+    Column("terminal", SmallInteger, nullable=False, server_default="0"),
+    # Digest of kind and externalEventSourceId: a missing event source holds all its events back at once.
+    Column("event_source", Digest),
     Column("lane", SmallInteger, nullable=False),
     Column("coalesce", Text, nullable=False),
     Column("status", Text, nullable=False),
