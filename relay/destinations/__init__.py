@@ -1,0 +1,73 @@
+"""Destinations: where events are delivered, as the dispatcher sees them.
+
+A destination sends one claimed event and says what came back. It judges nothing and stores nothing.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from relay.model import Answer, Claim
+
+
+class Destination(Protocol):
+    """One system that takes events over HTTP. Its methods may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """The name by which events and settings know it, as `compass`."""
+        ...
+
+    def send(self, claim: Claim, *, age: Callable[[], float]) -> Answer:
+        """Send the event once, and return within `Limits.total` seconds what came back. Never raises.
+
+        `age` tells the seconds since just before the claim was made (see `stopwatch`); nothing is written to
+        the destination once that is more than `Limits.write`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the idle connections back."""
+        ...
+
+
+class NoAnswer(StrEnum):
+    """Why there was no answer: the word in `Answer.error` when `Answer.status` is None."""
+
+    LATE = "late"
+    """Too much time had passed since the claim, so nothing was written; not the destination's doing."""
+    CONNECTION = "connection"
+    """No connection, or it broke before an answer came; the request may have arrived."""
+    TLS = "tls"
+    """The two sides could not agree on a secure connection; nothing was written."""
+    TIMEOUT = "timeout"
+    """No answer in time; the request may have arrived."""
+    INTERNAL = "internal"
+    """Our own mistake, not foreseen."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long one request may take, in seconds.
+
+    A lease must last at least `write + total`. Then no request is on its way once its lease has ended, which
+    is what the argument for the quota rests on (see `relay.dispatch.quota`).
+    """
+
+    connect: float = 5.0
+    """For each address that is tried, and for the TLS handshake."""
+    write: float = 10.0
+    """From the claim to the first byte written; after that nothing is written at all."""
+    total: float = 20.0
+    """From the call of `send` to its return, whatever the other side does."""
+
+
+def stopwatch() -> Callable[[], float]:
+    """Seconds since this call, by whichever clock says more.
+
+    The monotonic clock stands still while a machine is suspended; the other one can be set back.
+    """
+    monotonic, wall = time.monotonic(), time.time()
+    return lambda: max(time.monotonic() - monotonic, time.time() - wall)
