@@ -4,6 +4,9 @@ Ids are integers that are never used again; digests are 16 bytes, so that indexe
 milliseconds since 1970 UTC. The migrations in `migrations/` create this; a test compares the two.
 """
 
+import hashlib
+import json
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -24,6 +27,12 @@ metadata = MetaData()
 # SQLite gives out ids by itself only for a column declared INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
 Digest = LargeBinary(16)
+
+
+def digest(*parts: str) -> bytes:
+    """16 bytes that stand for these texts: an entity, an event source, the key of a delivery."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
 
 webhooks = Table(
     "webhooks",
@@ -91,12 +100,25 @@ events = Table(
         sqlite_where=text("status = 'pending' AND ready = 1"),
         postgresql_where=text("status = 'pending' AND ready = 1"),
     ),
+    # What waits for one entity, in the order in which it is sent.
     Index(
         "ix_events_entity",
         "destination",
         "entity",
-        sqlite_where=text("status IN ('pending', 'sending')"),
-        postgresql_where=text("status IN ('pending', 'sending')"),
+        "source_order",
+        "terminal",
+        "id",
+        sqlite_where=text("status = 'pending'"),
+        postgresql_where=text("status = 'pending'"),
+    ),
+    # One event of an entity is on its way at a time: the database itself sees to it.
+    Index(
+        "ix_events_sending",
+        "destination",
+        "entity",
+        unique=True,
+        sqlite_where=text("status = 'sending'"),
+        postgresql_where=text("status = 'sending'"),
     ),
     Index(
         "ix_events_leased",
@@ -143,6 +165,8 @@ entities = Table(
     Column("entity", Digest, primary_key=True),
     # The newest that was sent (delivered, or never answered): older ones are superseded.
     Column("source_order", BigInteger),
+    Column("terminal", SmallInteger),
+    # The greatest number given out, whatever became of its event.
     Column("number", BigInteger),
     Column("state", Text),
     Column("event_id", Id),
@@ -154,12 +178,18 @@ destinations = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("paused", SmallInteger, nullable=False, server_default="0"),
-    # open, blocked (our credentials or URL are refused) or down (it does not answer).
+    # open, limited (429), blocked (our credentials or URL are refused) or down (it does not answer).
     Column("state", Text, nullable=False, server_default="open"),
     Column("reason", Text),
     Column("since", BigInteger),
     # No request before then: a 429's pause, or the next probe.
     Column("wait_until", BigInteger, nullable=False, server_default="0"),
     Column("probes", Integer, nullable=False, server_default="0"),
-    Column("suspect", Text),
+    # The event whose attempt failed last, with no answer of another kind since.
+    Column("failing", Id),
+    # The events that were answered 403 since something was delivered; a JSON list of ids.
+    Column("forbidden", Text, nullable=False, server_default="[]"),
+    # How many claims there were, and when the last one that was not urgent.
+    Column("claims", BigInteger, nullable=False, server_default="0"),
+    Column("paced_at", BigInteger, nullable=False, server_default="0"),
 )
