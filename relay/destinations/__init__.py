@@ -37,11 +37,11 @@ class NoAnswer(StrEnum):
     """Why there was no answer: the word in `Answer.error` when `Answer.status` is None."""
 
     LATE = "late"
-    """Too much time had passed since the claim, so nothing was written; not the destination's doing."""
+    """Too much time had passed since the claim, so nothing was tried; not the destination's doing."""
     CONNECTION = "connection"
     """No connection, or it broke before an answer came; the request may have arrived."""
     TLS = "tls"
-    """The two sides could not agree on a secure connection; nothing was written."""
+    """The two sides could not agree on a secure connection."""
     TIMEOUT = "timeout"
     """No answer in time; the request may have arrived."""
     INTERNAL = "internal"
@@ -57,17 +57,19 @@ class Limits:
     """
 
     connect: float = 5.0
-    """For each address that is tried, and for the TLS handshake."""
+    """For each address that is tried, for the TLS handshake, and for handing the request to the kernel."""
     write: float = 10.0
     """From the claim to the first byte written; after that nothing is written at all."""
     total: float = 20.0
     """From the call of `send` to its return, whatever the other side does."""
 
 
-def stopwatch() -> Callable[[], float]:
+def stopwatch(
+    monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+) -> Callable[[], float]:
     """Seconds since this call, by whichever clock says more.
 
-    The monotonic clock stands still while a machine is suspended; the other one can be set back.
+    The monotonic clock stands still while a machine is suspended; the wall clock can be set back.
     """
-    monotonic, wall = time.monotonic(), time.time()
-    return lambda: max(time.monotonic() - monotonic, time.time() - wall)
+    began = monotonic(), wall()
+    return lambda: max(monotonic() - began[0], wall() - began[1])
