@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from relay.errors import StoreUnavailable
+from relay.errors import Fault, SettingsError, StoreUnavailable
 
 STORE_TIMEOUT = 3.0
 """Seconds that a writer waits for its turn before the store counts as unavailable."""
@@ -26,38 +27,52 @@ def machine_clock() -> int:
 
 
 class Outbox:
-    """One database, as seen by one process. Open it after the fork."""
+    """One database, as seen by one process. Open it after the fork.
+
+    Opening touches no file and no network. `migrations.migrate` creates the tables; where the database does
+    not answer, the first question raises StoreUnavailable.
+    """
 
     def __init__(self, url: str, *, clock: Callable[[], int] = machine_clock) -> None:
         self.url = database_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _engine(self.url, sqlite=self.sqlite)
+        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgresql_engine(self.url)
+        self.on_commit: Callable[[], None] = _nobody_listens
+        """Called after every commit that stored something to send; set by whoever runs a dispatcher here."""
         self._clock = clock
-        self._turn = _Turn(self.url) if self.sqlite else None
+        self._reader = self.engine.execution_options(
+            **({} if self.sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+        )
+        self._writer = self.engine.execution_options(write=True)
+        self._turn = _Turn(Path(f"{self.url.database}.lock")) if self.sqlite else None
+        self._refusals = (sa.exc.DBAPIError, sa.exc.TimeoutError, self.engine.dialect.loaded_dbapi.Error)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot to read from; never blocks a writer."""
+        """A snapshot to read from; never blocks a writer.
+
+        Raises StoreUnavailable when the database refuses.
+        """
         try:
-            with self.engine.begin() as connection:
+            with self._reader.begin() as connection:
                 yield connection
-        except sa.exc.DBAPIError as error:
+        except self._refusals as error:
             raise unavailable(error) from error
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, timeout: float = STORE_TIMEOUT) -> Iterator[Connection]:
         """A transaction that is durable when the block ends; writers of all processes take turns on SQLite.
 
-        Raises StoreUnavailable when the turn does not come within STORE_TIMEOUT or the database refuses.
+        Raises StoreUnavailable when the turn does not come within `timeout` seconds or the database refuses.
         """
         try:
             if self._turn is None:
-                with self.engine.begin() as connection:
+                with self._writer.begin() as connection:
                     yield connection
             else:
-                with self._turn, self.engine.execution_options(write=True).begin() as connection:
+                with self._turn.taken(timeout), self._writer.begin() as connection:
                     yield connection
-        except sa.exc.DBAPIError as error:
+        except self._refusals as error:
             raise unavailable(error) from error
 
     def now(self, connection: Connection) -> int:
@@ -79,42 +94,82 @@ class Outbox:
 
 
 def database_url(url: str) -> URL:
-    """DATABASE_URL as SQLAlchemy takes it; Heroku says `postgres://`."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg")
-    return parsed
+    """DATABASE_URL as SQLAlchemy takes it; Heroku says `postgres://`.
+
+    Raises SettingsError for what is no URL, for another database, and for SQLite without a file.
+    """
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError:
+        raise SettingsError([Fault("DATABASE_URL", "is not a URL like sqlite:///relay.db")]) from None
+    match parsed.drivername.partition("+")[0]:
+        case "postgres" | "postgresql":
+            return parsed.set(drivername="postgresql+psycopg")
+        case "sqlite" if parsed.database and parsed.database != ":memory:":
+            return parsed
+        case "sqlite":
+            raise SettingsError([Fault("DATABASE_URL", "names no file, so nothing would survive a restart")])
+        case other:
+            reason = f"{other} is not supported; use sqlite:///FILE or postgres://..."
+            raise SettingsError([Fault("DATABASE_URL", reason)])
 
 
-def unavailable(error: sa.exc.DBAPIError) -> StoreUnavailable:
+def unavailable(error: Exception) -> StoreUnavailable:
     """The store's refusal, in its own words but without the statement or its values."""
-    return StoreUnavailable(f"the outbox does not answer: {error.orig}")
+    words = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+    return StoreUnavailable(f"the outbox does not answer: {words}")
 
 
-def _engine(url: URL, *, sqlite: bool) -> Engine:
-    if not sqlite:
-        return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": STORE_TIMEOUT, "check_same_thread": False})
+def _nobody_listens() -> None:
+    pass
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = sa.create_engine(
+        url,
+        pool_timeout=STORE_TIMEOUT,
+        connect_args={"timeout": STORE_TIMEOUT, "check_same_thread": False},
+    )
 
     @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: object, _record: object) -> None:
+    def _pragmas(connection: Any, _record: object) -> None:
         # SQLAlchemy must not begin transactions behind our back: `_begin` says which kind.
-        connection.isolation_level = None  # type: ignore[attr-defined]
-        cursor = connection.cursor()  # type: ignore[attr-defined]
+        connection.isolation_level = None
         for pragma in (
+            # Before the journal's mode: that one writes the file's first page, and afterwards it is too late.
+            "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             # FULL: a commit is on the disk, not in the page cache, when it returns. This is the promise.
             "synchronous = FULL",
             "foreign_keys = ON",
-            "auto_vacuum = INCREMENTAL",
         ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+            connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         write = connection.get_execution_options().get("write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    patient = {"connect_timeout": str(int(STORE_TIMEOUT)), **url.query}
+    engine = sa.create_engine(
+        url.set(query=patient),
+        pool_pre_ping=True,
+        # Small plans allow 20 connections for all processes together.
+        pool_size=3,
+        max_overflow=2,
+        pool_timeout=STORE_TIMEOUT,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _session(connection: Any, _record: object) -> None:
+        # A database or a role may have been told to be quick instead of durable; we promise the other thing.
+        connection.execute("SET synchronous_commit = on")
+        connection.execute(f"SET lock_timeout = {int(STORE_TIMEOUT * 1000)}")
+        connection.commit()
 
     return engine
 
@@ -125,36 +180,43 @@ class _Turn:
     SQLite's own waiting between processes sleeps in growing steps and ruins the tail of the latency.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._threads = threading.Lock()
-        self._file = None
-        if url.database and url.database != ":memory:":
-            self._file = Path(f"{url.database}.lock").open("ab")  # noqa: SIM115 - held for the process's life
+        self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> None:
-        deadline = time.monotonic() + STORE_TIMEOUT
-        if not self._threads.acquire(timeout=STORE_TIMEOUT):
-            raise StoreUnavailable(f"the outbox did not let a writer in within {STORE_TIMEOUT:.0f} s")
-        if self._file is None:
-            return
-        while True:
+    @contextmanager
+    def taken(self, timeout: float) -> Iterator[None]:
+        """Hold the turn for a block. Raises StoreUnavailable after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        if not self._threads.acquire(timeout=max(0.0, timeout)):
+            raise StoreUnavailable(f"the outbox did not let a writer in within {timeout:.1f} s")
+        try:
+            self._lock(deadline)
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self._threads.release()
-                    raise StoreUnavailable(
-                        f"another process held the outbox for {STORE_TIMEOUT:.0f} s"
-                    ) from None
-                time.sleep(0.0005)
-            else:
-                return
+                yield
+            finally:
+                if self._file is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._threads.release()
+    def _lock(self, deadline: float) -> None:
+        try:
+            if self._file is None:
+                self._file = self._path.open("ab")
+            while True:
+                try:
+                    return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise StoreUnavailable("another process holds the outbox") from None
+                    time.sleep(0.0005)
+        except OSError as error:
+            raise StoreUnavailable(f"the outbox cannot be locked: {error}") from error
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._threads:
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -1,0 +1,310 @@
+"""Intake's side of the outbox: a webhook and its events are on the disk before `append` returns.
+
+Concurrent requests share a commit, because a commit costs a flush of the disk and its rows next to nothing.
+The first request that comes leads: it waits for the turn to write, takes along everybody who has come
+meanwhile, commits, wakes them with their receipts and passes the lead on to the next who waits. There is no
+thread for it: a thread more would be a switch more for every request.
+"""
+
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from relay.errors import StoreUnavailable
+from relay.model import (
+    Arrival,
+    Event,
+    EventStatus,
+    Failed,
+    Ignored,
+    Receipt,
+    StoredEvent,
+    Translated,
+    Translation,
+    Unmatched,
+    WebhookStatus,
+)
+from relay.outbox import STORE_TIMEOUT, Outbox
+from relay.outbox.tables import digest
+
+BATCH = 100
+"""The most webhooks in one commit."""
+
+
+class Appender:
+    """Stores arrivals for all threads of one process."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._sql = _Sql(named=outbox.sqlite)
+        self._mutex = threading.Lock()
+        # The leader is its first; whoever is taken into a batch leaves it.
+        self._waiting: deque[_Ticket] = deque()
+        self._led = False
+
+    def append(self, arrival: Arrival) -> Receipt:
+        """Store a webhook with its events, and answer once both are durable.
+
+        A delivery that is stored already answers with its first receipt, `duplicate` set; was it `failed` or
+        `unmatched`, the new translation takes the place of the old one and the receipt is a new one.
+
+        Raises StoreUnavailable when that takes longer than STORE_TIMEOUT or the database refuses. The arrival
+        may be stored all the same then: the sender tries again, and dedupe recognises it.
+        """
+        ticket = _Ticket(arrival)
+        with self._mutex:
+            self._waiting.append(ticket)
+            ticket.leads, self._led = not self._led, True
+        if not ticket.leads:
+            ticket.woken.acquire(timeout=STORE_TIMEOUT)
+        if ticket.leads:
+            self._lead(ticket)
+        elif ticket.outcome is None:
+            self._withdraw(ticket)
+        match ticket.outcome:
+            case Receipt() as receipt:
+                return receipt
+            case StoreUnavailable() as refusal:
+                raise refusal
+            case None:
+                raise StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
+
+    def _lead(self, own: "_Ticket") -> None:
+        try:
+            self._commit(own)
+        finally:
+            self._withdraw(own)
+
+    def _commit(self, own: "_Ticket") -> None:
+        batch: list[_Ticket] = []
+        try:
+            with self._outbox.write(timeout=own.left()) as connection:
+                batch = self._take()
+                outcomes = self._sql.store(connection.connection.cursor(), [one.arrival for one in batch])
+        except StoreUnavailable as refusal:
+            if not batch:
+                own.outcome = refusal
+                return
+            outcomes = self._one_by_one(batch)
+        except Exception:  # noqa: BLE001 - whatever the driver thinks of one row, the other rows are good
+            outcomes = self._one_by_one(batch)
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.settle(outcome)
+        if any(isinstance(outcome, Receipt) and outcome.events for outcome in outcomes):
+            self._outbox.on_commit()
+
+    def _one_by_one(self, batch: Sequence["_Ticket"]) -> list[Receipt | StoreUnavailable]:
+        """Each in a transaction of its own: one bad row harms nobody."""
+        outcomes: list[Receipt | StoreUnavailable] = []
+        for ticket in batch:
+            try:
+                with self._outbox.write(timeout=ticket.left()) as connection:
+                    stored = self._sql.store(connection.connection.cursor(), [ticket.arrival])
+            except StoreUnavailable as refusal:
+                outcomes.append(refusal)
+            except Exception as error:  # noqa: BLE001 - a value that the driver cannot pass on, say
+                outcomes.append(StoreUnavailable(f"the outbox cannot store this webhook: {error}"))
+            else:
+                outcomes += stored
+        return outcomes
+
+    def _take(self) -> list["_Ticket"]:
+        with self._mutex:
+            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+
+    def _withdraw(self, ticket: "_Ticket") -> None:
+        """Leave the queue, if still in it; a leader passes the lead on."""
+        with self._mutex:
+            with suppress(ValueError):
+                self._waiting.remove(ticket)
+            if not ticket.leads:
+                return
+            if self._waiting:
+                self._waiting[0].promote()
+            else:
+                self._led = False
+
+
+class _Ticket:
+    """One request's place in the queue."""
+
+    __slots__ = ("arrival", "deadline", "leads", "outcome", "woken")
+
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival = arrival
+        self.deadline = time.monotonic() + STORE_TIMEOUT
+        self.leads = False
+        self.outcome: Receipt | StoreUnavailable | None = None
+        # A bare lock, held until somebody wakes us: lighter than an Event.
+        self.woken = threading.Lock()
+        self.woken.acquire()
+
+    def left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+    def promote(self) -> None:
+        self.leads = True
+        self.woken.release()
+
+    def settle(self, outcome: Receipt | StoreUnavailable) -> None:
+        self.outcome = outcome
+        if not self.leads:
+            self.woken.release()
+
+
+class _Cursor(Protocol):
+    """What sqlite3 and psycopg have in common."""
+
+    def execute(self, sql: str, values: Mapping[str, Any], /) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> Any: ...
+
+
+_INSERT_WEBHOOK = """
+INSERT INTO webhooks (source, received_at, dedupe, status, rule, reason, field, mapping, headers, body)
+VALUES (:source, :received_at, :dedupe, :status, :rule, :reason, :field, :mapping, :headers, :body)
+ON CONFLICT (source, dedupe) DO NOTHING
+RETURNING id
+"""
+
+_TRANSLATE_AGAIN = """
+UPDATE webhooks
+SET status = :status, rule = :rule, reason = :reason, field = :field, mapping = :mapping
+WHERE source = :source AND dedupe = :dedupe AND status IN ('failed', 'unmatched')
+RETURNING id
+"""
+
+_FIRST = "SELECT id, status, rule FROM webhooks WHERE source = :source AND dedupe = :dedupe"
+
+_ITS_EVENTS = "SELECT id, type FROM events WHERE webhook_id = :webhook ORDER BY id"
+
+_INSERT_EVENT = """
+INSERT INTO events (
+    webhook_id, created_at, due_at, destination, type, component, unrouted, body, entity, state, source_order,
+    terminal, event_source, lane, coalesce, status
+) VALUES (
+    :webhook, :now, :now, :destination, :type, :component, :unrouted, :body, :entity, :state, :source_order,
+    :terminal, :event_source, :lane, :coalesce, :status
+)
+RETURNING id
+"""
+
+
+class _Sql:
+    """The hot path's statements, in the words of one driver: plain, because they are then prepared once."""
+
+    def __init__(self, *, named: bool) -> None:
+        def spelled(sql: str) -> str:
+            return sql if named else re.sub(r":(\w+)", r"%(\1)s", sql)
+
+        self._insert_webhook = spelled(_INSERT_WEBHOOK)
+        self._translate_again = spelled(_TRANSLATE_AGAIN)
+        self._first = spelled(_FIRST)
+        self._its_events = spelled(_ITS_EVENTS)
+        self._insert_event = spelled(_INSERT_EVENT)
+
+    def store(self, cursor: _Cursor, arrivals: Sequence[Arrival]) -> list[Receipt | StoreUnavailable]:
+        """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""
+        # In one order for everybody: two processes with the same duplicates never wait for each other.
+        order = sorted(range(len(arrivals)), key=lambda at: (arrivals[at].source, arrivals[at].dedupe or b""))
+        receipts = {at: self._store(cursor, arrivals[at]) for at in order}
+        return [receipts[at] for at in range(len(arrivals))]
+
+    def _store(self, cursor: _Cursor, arrival: Arrival) -> Receipt:
+        row = webhook_row(arrival)
+        cursor.execute(self._insert_webhook, row)
+        stored = cursor.fetchone()
+        if stored is None:
+            cursor.execute(self._translate_again, row)
+            stored = cursor.fetchone()
+        if stored is None:
+            return self._receipt_again(cursor, row)
+        translation = arrival.translation
+        events = translation.events if isinstance(translation, Translated) else ()
+        webhook, now = stored[0], arrival.received_at
+        return Receipt(
+            webhook=webhook,
+            status=translation.status,
+            rule=row["rule"],
+            events=tuple(self._store_event(cursor, webhook, event, now) for event in events),
+        )
+
+    def _store_event(self, cursor: _Cursor, webhook: int, event: Event, now: int) -> StoredEvent:
+        cursor.execute(self._insert_event, {"webhook": webhook, "now": now, **event_row(event)})
+        return StoredEvent(cursor.fetchone()[0], event.type)
+
+    def _receipt_again(self, cursor: _Cursor, row: Mapping[str, Any]) -> Receipt:
+        cursor.execute(self._first, row)
+        first = cursor.fetchone()
+        if first is None:
+            raise StoreUnavailable("the webhook's first delivery was pruned at this very moment")
+        webhook, status, rule = first
+        cursor.execute(self._its_events, {"webhook": webhook})
+        events = tuple(StoredEvent(*event) for event in cursor.fetchall())
+        return Receipt(webhook, WebhookStatus(status), rule, events, duplicate=True)
+
+
+def webhook_row(arrival: Arrival) -> dict[str, Any]:
+    """The columns of an arrival, but for its events."""
+    return {
+        "source": arrival.source,
+        "received_at": arrival.received_at,
+        "dedupe": arrival.dedupe,
+        "headers": json.dumps(dict(arrival.headers)),
+        "body": arrival.raw,
+        "mapping": arrival.mapping,
+        **translation_row(arrival.translation),
+    }
+
+
+def translation_row(translation: Translation) -> dict[str, Any]:
+    """The columns that say what became of a webhook."""
+    rule: str | None = None
+    field: str | None = None
+    reason: str | None = None
+    match translation:
+        case Translated():
+            rule = translation.rule
+        case Ignored():
+            rule, reason = translation.rule, translation.reason
+        case Failed():
+            rule, field, reason = translation.rule, translation.field, translation.reason
+        case Unmatched():
+            pass
+    return {
+        "status": translation.status.value,
+        "rule": plain(rule),
+        "reason": plain(reason),
+        "field": plain(field),
+    }
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """The columns of a new event, but for its webhook and its time."""
+    return {
+        "destination": event.destination,
+        "type": event.type,
+        "component": plain(event.component),
+        "unrouted": plain(event.unrouted),
+        "body": json.dumps(event.body),
+        "entity": digest(event.destination, event.entity),
+        "state": plain(event.state),
+        "source_order": event.order,
+        "terminal": int(event.terminal),
+        "event_source": None if event.event_source is None else digest(event.type, event.event_source),
+        "lane": int(event.lane),
+        "coalesce": event.coalesce.value,
+        "status": (EventStatus.PENDING if event.unrouted is None else EventStatus.UNROUTED).value,
+    }
+
+
+def plain(text: str | None) -> str | None:
+    """Text as both databases take it: PostgreSQL refuses NUL, and both refuse half a surrogate pair."""
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
