@@ -100,9 +100,8 @@ class Transport:
         except RuntimeError as error:  # the machine has no thread left
             return Silence(NoAnswer.INTERNAL, str(error))
         thread.join(self._limits.total)
-        if thread.is_alive():
-            exchange.cut()
-        return exchange.outcome or Silence(NoAnswer.TIMEOUT, f"no answer within {self._limits.total:g} s")
+        outcome = exchange.cut() if thread.is_alive() else exchange.outcome
+        return outcome or Silence(NoAnswer.TIMEOUT, f"no answer within {self._limits.total:g} s")
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -146,15 +145,17 @@ class _Exchange:
             # `connection.sock` is forgotten early when the answer says `Connection: close`.
             self._connection, self._socket = connection, connection.sock
 
-    def cut(self) -> None:
-        """Keep the request from being written, or end it where it is."""
+    def cut(self) -> Reply | Silence | None:
+        """Keep the request from being written, or end it where it is; what had come of it by then."""
         with _ownership:
             self._over = True
+            outcome = self.outcome
             # It may have ended just now, and the connection be another request's already.
             if self._socket is not None and self._connection and self._connection.exchange is self:
                 # Of the plain socket: SSLSocket's own would change what the other thread is reading with.
                 with suppress(OSError):
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        return outcome
 
 
 _ownership = threading.Lock()
