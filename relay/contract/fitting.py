@@ -1,0 +1,136 @@
+"""Values as a mapping file gives them, fitted to the contract, so that the files need no conversions."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from relay.contract import KINDS, Field, Value, fields_of
+
+MISSING = object()
+"""What a null, or an object with nothing in it, is fitted to: it is left out."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FITTED_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z")
+# Ten digits are seconds until 2286, thirteen are milliseconds since 2001; nothing real is between.
+_DIGITS = re.compile(r"\d{9,14}")
+_SECONDS_BELOW = 100_000_000_000
+
+
+def fit(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an event of this kind, as the contract wants them.
+
+    Dates in any ISO form, or in seconds or milliseconds since 1970, become RFC 3339 in UTC; a date for a number
+    becomes milliseconds; numbers for a text become text; texts are cut at their limit; nulls and what holds
+    nothing else are left out. What cannot be fitted stays as it is, for `check` to name.
+    """
+    fitted = _FITTERS[kind](value)
+    return fitted if isinstance(fitted, dict) else {}
+
+
+def parse_date(value: Any) -> datetime | None:
+    """The moment that a text or a number means, or None. A date without an offset is taken as UTC."""
+    if isinstance(value, bool):
+        return None
+    try:
+        if isinstance(value, str):
+            text = value.strip()
+            if not _DIGITS.fullmatch(text):
+                moment = datetime.fromisoformat(text)
+                return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            value = int(text)
+        if isinstance(value, (int, float)):
+            milliseconds = value * 1000 if abs(value) < _SECONDS_BELOW else value
+            return _EPOCH + timedelta(milliseconds=milliseconds)
+    except (ValueError, OverflowError):
+        return None
+    return None
+
+
+def epoch_ms(value: Any) -> int | None:
+    """The milliseconds since 1970 of a date, or None when it is none."""
+    moment = parse_date(value)
+    return None if moment is None else (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _fit_date(value: Any) -> Any:
+    if value is None:
+        return MISSING
+    if isinstance(value, str) and _FITTED_DATE.fullmatch(value):
+        return value
+    moment = parse_date(value)
+    if moment is None:
+        return value
+    milliseconds = moment.microsecond // 1000
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]  # noqa: PLR2004
+    return f"{text}.{milliseconds:03d}Z" if milliseconds else f"{text}Z"
+
+
+def _fit_integer(value: Any) -> Any:
+    if value is None:
+        return MISSING
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        if re.fullmatch(r"-?\d{1,19}", value):
+            return int(value)
+        milliseconds = epoch_ms(value)
+        return value if milliseconds is None else milliseconds
+    return value
+
+
+def _fit_number(value: Any) -> Any:
+    return MISSING if value is None else value
+
+
+def _fit_text(limit: int | None) -> Callable[[Any], Any]:
+    def fit_text(value: Any) -> Any:
+        if value is None:
+            return MISSING
+        if not isinstance(value, str):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return value
+            return str(int(value)) if float(value).is_integer() else str(value)
+        if "\0" in value:
+            value = value.replace("\0", "")
+        if limit is not None and len(value) > limit:
+            return f"{value[: limit - 1]}…"
+        return value
+
+    return fit_text
+
+
+def _fit_object(members: Mapping[str, Field]) -> Callable[[Any], Any]:
+    fitters = {name: _fitter(member) for name, member in members.items()}
+
+    def fit_object(value: Any) -> Any:
+        if value is None:
+            return MISSING
+        if not isinstance(value, Mapping):
+            return value
+        fitted = {}
+        for name, member in value.items():
+            fit_member = fitters.get(name)
+            result = member if fit_member is None else fit_member(member)
+            if result is not MISSING:
+                fitted[name] = result
+        return fitted or MISSING
+
+    return fit_object
+
+
+def _fitter(field: Field) -> Callable[[Any], Any]:
+    match field.value:
+        case Value.OBJECT:
+            return _fit_object(field.members or {})
+        case Value.DATE:
+            return _fit_date
+        case Value.INTEGER:
+            return _fit_integer
+        case Value.NUMBER:
+            return _fit_number
+        case Value.TEXT:
+            return _fit_text(field.limit)
+
+
+_FITTERS = {kind: _fitter(fields_of(kind)) for kind in KINDS}

@@ -1,0 +1,157 @@
+"""A mapping file as it runs: the rules, and one jq program that reads a webhook."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping as Members
+from dataclasses import dataclass, field
+from typing import Any
+
+import jq
+
+from relay.model import Coalesce, Lane
+from relay.signature import Scheme
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value of a mapping file that the environment may override."""
+
+    name: str
+    env: str
+    value: str | tuple[str, ...]
+    default: str | tuple[str, ...]
+    one_of: tuple[str, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One event that a rule makes."""
+
+    kind: str
+    """The kind of the event: `incident`, `flag` ..."""
+    place: str
+    """Where it stands in the rule: `event`, or `events[1].event`."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a mapping file."""
+
+    name: str
+    line: int
+    ignore: bool
+    """True when the rule makes no event; the reason is the program's to say."""
+    lane: Lane
+    coalesce: Coalesce
+    routed: bool
+    """True when the rule looks its component up, so that an event without one waits as `unrouted`."""
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One event's fields as the program gave them, before they are fitted to the contract."""
+
+    output: Output
+    component: Any
+    key: Any
+    """The key that was looked up when no component was found for it."""
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """An expression that failed on this webhook."""
+
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the program says of one webhook."""
+
+    dedupe: str | None
+    rule: Rule | None
+    """The first rule that matched; also the rule whose expression failed."""
+    ignored: str | None = None
+    made: tuple[Made, ...] = ()
+    complaint: Complaint | None = None
+
+
+class Program:
+    """A compiled jq program; safe to share between threads, which take turns."""
+
+    def __init__(self, text: str, arguments: Members[str, Any]) -> None:
+        self._program = jq.compile(text, args=dict(arguments))
+        # Without turns, a second thread would make jq compile the whole program again.
+        self._turn = threading.Lock()
+
+    def run(self, text: str) -> Any:
+        """The first value for this JSON text. Raises ValueError when the program fails."""
+        with self._turn:
+            return self._program.input_text(text).first()
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One source: how its webhooks are verified and what becomes of them."""
+
+    source: str
+    file: str
+    docs: str
+    digest: str
+    """Changes whenever the file does; stored with each webhook."""
+    scheme: Scheme
+    secret: str
+    """The name of the environment variable that holds the source's secrets."""
+    settings: tuple[Setting, ...]
+    rules: tuple[Rule, ...]
+    headers: frozenset[str]
+    """The header names (lower case) that the expressions read: these are kept with a webhook."""
+    program: Program = field(repr=False, compare=False)
+    unsigned: Program | None = field(repr=False, compare=False)
+
+    def read(self, headers: Members[str, str], text: str) -> Reading:
+        """What the rules say of this webhook; `text` is strict JSON."""
+        result = self.program.run(_input(headers, text))
+        dedupe = _key(result["dedupe"])
+        outcome = result["outcome"]
+        if (error := outcome.get("error")) is not None:
+            return Reading(dedupe, self.rules[error["rule"]], complaint=Complaint(error["field"], error["reason"][:300]))
+        if outcome["rule"] is None:
+            return Reading(dedupe, None)
+        rule = self.rules[outcome["rule"]]
+        if rule.ignore:
+            return Reading(dedupe, rule, ignored=outcome["ignore"])
+        made = tuple(Made(rule.outputs[out["o"]], out["c"], out["k"], out["e"]) for out in outcome["made"])
+        return Reading(dedupe, rule, made=made)
+
+    def lets_pass_unsigned(self, headers: Members[str, str], text: str) -> bool:
+        """Whether this request without a signature is the sender's test button."""
+        return self.unsigned is not None and self.unsigned.run(_input(headers, text)) is True
+
+    def kept(self, headers: Members[str, str]) -> dict[str, str]:
+        """The headers that translation reads, and so the only ones that are stored."""
+        return {name: value for name, value in headers.items() if name in self.headers}
+
+
+def _input(headers: Members[str, str], text: str) -> str:
+    return f'{{"headers":{json.dumps(dict(headers))},"body":{text}}}'
+
+
+def _key(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def digest_of(*parts: bytes) -> str:
+    """16 hex digits that change when any part does."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,63 @@
+# What every expression of a mapping file may use besides jq itself. Documented in docs/mappings.md.
+
+# -- refused: a mapping turns one webhook into events, it reads nothing else ---------------------
+def _refused($name): error("'\($name)' is not available in a mapping");
+def env: _refused("env");
+def input: _refused("input");
+def inputs: _refused("inputs");
+def debug: _refused("debug");
+def debug(f): _refused("debug");
+def stderr: _refused("stderr");
+def now: _refused("now");
+def halt: _refused("halt");
+def halt_error: _refused("halt_error");
+def halt_error(f): _refused("halt_error");
+def input_filename: _refused("input_filename");
+def input_line_number: _refused("input_line_number");
+def get_search_list: _refused("get_search_list");
+def get_jq_origin: _refused("get_jq_origin");
+def get_prog_origin: _refused("get_prog_origin");
+def modulemeta: _refused("modulemeta");
+
+# -- offered -----------------------------------------------------------------------------------
+# component(key): the component id, or list of ids, that components.yaml gives for this key; null when it gives none.
+def component($key): if $key == null then null else $components[$key | tostring] end;
+
+# epoch_ms: a date as milliseconds since 1970, from ISO 8601 text or from seconds or milliseconds; null stays null.
+def epoch_ms:
+  if . == null or . == "" then null
+  elif type == "number" then if fabs < 100000000000 then . * 1000 else . end | round
+  else
+    . as $text
+    | ($text[19:] | ltrimstr(".") | [match("^[0-9]*").string] | first) as $fraction
+    | ($text[19:] | [match("[+-][0-9]{2}:?[0-9]{2}$").string] | first) as $offset
+    | (($text[0:10] + "T" + $text[11:19] + "Z") | fromdateiso8601) * 1000
+      + (($fraction + "000")[0:3] | tonumber)
+      - (if $offset == null then 0
+         else ($offset | gsub(":"; "")) as $o
+           | (($o[1:3] | tonumber) * 60 + ($o[3:5] | tonumber)) * 60000 * (if $o[0:1] == "-" then -1 else 1 end)
+         end)
+  end;
+
+# newest(a, b, ...): the latest of several dates, in milliseconds; nulls are passed over; null when all are.
+def newest(dates): [dates | epoch_ms | values] | max;
+
+# words(a, b, ...): texts put together with " · " between them; nulls and empty texts are passed over.
+def words(parts): [parts | select(. != null and . != "") | tostring] | join(" · ");
+
+# nonempty: the text, or null when it is null, empty or blank. For use before `//`.
+def nonempty: if type == "string" and test("^\\s*$") then null else . end;
+
+# absolute(base): the link as an absolute URL: itself if it is one, joined to the base otherwise; null stays null.
+def absolute($base):
+  if . == null or . == "" then null
+  elif test("^https?://") then .
+  else ($base | rtrimstr("/")) + "/" + ltrimstr("/") end;
+
+# -- used by the compiler ------------------------------------------------------------------------
+def _text: if . == null then "" elif type == "string" then . else tojson end;
+def _not_one:
+  error(if length == 0 then "gives no value; end it with `// null` if that is meant"
+        else "gives several values; it must give exactly one" end);
+def _fail($place): error($place + {reason: (if type == "string" then . else tojson end)});
+def _list: if type == "array" then . else error("must give a list, but gives \(type)") end;

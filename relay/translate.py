@@ -1,0 +1,96 @@
+"""A webhook and its mapping make a Translation: events that fit the contract, or the reason why there are none."""
+
+import hashlib
+from typing import Any
+
+from relay.contract import check
+from relay.contract.fitting import fit
+from relay.contract.identity import identify
+from relay.mapping.compiled import Made, Mapping, Reading, Rule
+from relay.model import Event, Failed, Ignored, Translated, Translation, Unmatched, Webhook
+
+DESTINATION = "compass"
+
+
+def translate(webhook: Webhook, mapping: Mapping) -> tuple[Translation, str | None]:
+    """What becomes of the webhook, and its dedupe key (None where the sender gives none). Never raises."""
+    try:
+        reading = mapping.read(webhook.headers, webhook.text)
+    except ValueError as error:  # jq reads what Python's JSON does, short of surprises: say so, keep the webhook
+        return Failed("", "", f"jq cannot read the body: {error}"[:300]), None
+    return _translation(reading), reading.dedupe
+
+
+def _translation(reading: Reading) -> Translation:
+    rule = reading.rule
+    if rule is None:
+        return Unmatched()
+    if (complaint := reading.complaint) is not None:
+        return Failed(rule.name, complaint.field, complaint.reason)
+    if reading.ignored is not None:
+        return Ignored(rule.name, reading.ignored)
+    events: list[Event] = []
+    for made in reading.made:
+        match _events(made, rule):
+            case Failed() as failed:
+                return failed
+            case several:
+                events += several
+    return Translated(rule.name, tuple(events))
+
+
+def _events(made: Made, rule: Rule) -> list[Event] | Failed:
+    """One event for each component it belongs to."""
+    components = _component_ids(made.component)
+    if components is None:
+        return Failed(rule.name, "component", f"must give a component id, a list of ids or null, not {made.component!r}"[:300])
+    kind = made.output.kind
+    fields = fit(kind, made.fields)
+    unrouted = None
+    if not components:
+        components = [None]
+        if rule.routed:
+            unrouted = "?" if made.key is None else str(made.key)[:300]
+    events = []
+    for component in components:
+        body = {kind: _own_source(fields, component) if len(components) > 1 else fields}
+        if problems := check(body):
+            first = problems[0]
+            return Failed(rule.name, f"{made.output.place}{first.pointer.replace('/', '.')}", first.reason)
+        identity = identify(body, component=component)
+        events.append(
+            Event(
+                type=kind,
+                destination=DESTINATION,
+                component=component,
+                body=body,
+                entity=identity.entity,
+                state=identity.state,
+                order=identity.order,
+                terminal=identity.terminal,
+                event_source=fields.get("externalEventSourceId"),
+                lane=rule.lane,
+                coalesce=rule.coalesce,
+                unrouted=unrouted,
+            )
+        )
+    return events
+
+
+def _component_ids(value: Any) -> list[str | None] | None:
+    """The ids, [] for none, or None when the value is nothing that could be one."""
+    if value is None or value == []:
+        return []
+    ids = value if isinstance(value, list) else [value]
+    return ids if all(isinstance(one, str) and one for one in ids) else None
+
+
+def _own_source(fields: dict[str, Any], component: str | None) -> dict[str, Any]:
+    """The fields with an event source of this component alone.
+
+    An event source delivers to every component it is attached to, so an event for several components needs one each.
+    """
+    if component is None or "externalEventSourceId" not in fields:
+        return fields
+    suffix = hashlib.blake2b(component.encode(), digest_size=4).hexdigest()
+    return {**fields, "externalEventSourceId": f"{fields['externalEventSourceId']}#{suffix}"}
