@@ -197,6 +197,8 @@ class Claim:
     lease_until: int
     trigger: str
     """`auto`, `replay` or `probe`."""
+    waited_ms: int = 0
+    """How long the event waited from its arrival to this claim."""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ destinations = Table(
     Column("since", BigInteger),
     # No request before then: a 429's pause, or the next probe.
     Column("wait_until", BigInteger, nullable=False, server_default="0"),
+    # No request before then either: the clock has stepped, and the slots cannot be trusted.
+    Column("frozen_until", BigInteger, nullable=False, server_default="0"),
     Column("probes", Integer, nullable=False, server_default="0"),
     # The event whose attempt failed last, with no answer of another kind since.
     Column("failing", Id),

@@ -72,9 +72,7 @@ def upgrade() -> None:
         ["destination", "entity", "source_order", "terminal", "id"],
         "status = 'pending'",
     )
-    _partial_index(
-        "ix_events_sending", "events", ["destination", "entity"], "status = 'sending'", unique=True
-    )
+    _partial_index("ix_events_sending", "events", ["destination", "entity"], "status = 'sending'", unique=True)
     _partial_index("ix_events_leased", "events", ["lease_until"], "status = 'sending'")
     _partial_index("ix_events_held", "events", ["status", "id"], "status IN ('dead', 'unrouted')")
     op.create_index("ix_events_webhook", "events", ["webhook_id"])
@@ -118,6 +116,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("since", sa.BigInteger),
         sa.Column("wait_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("frozen_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("probes", sa.Integer, nullable=False, server_default="0"),
         sa.Column("failing", Id),
         sa.Column("forbidden", sa.Text, nullable=False, server_default="[]"),

@@ -1,0 +1,94 @@
+"""`deliver`, the second verb of the product: one event goes from the outbox to its destination."""
+
+import secrets
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import structlog
+
+from relay.destinations import Destination, stopwatch
+from relay.dispatch.health import Again, Outcome
+from relay.dispatch.policy import Verdict, judge
+from relay.dispatch.quota import Quota
+from relay.dispatch.steady import Steady
+from relay.errors import StoreUnavailable
+from relay.model import Answer, Claim
+from relay.outbox import Outbox, claims
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SETTLE_PAUSE = 0.5
+"""Seconds between two tries to write an outcome down."""
+
+
+def deliver(
+    outbox: Outbox,
+    destination: Destination,
+    *,
+    quota: Quota,
+    rng: Random,
+    steady: Steady | None = None,
+    claimed: Callable[[], bool] = lambda: True,
+) -> Outcome | claims.Wait:
+    """Send the event that is next: claim it, send it, judge the answer, settle.
+
+    Answers what became of it, or what there is to wait for. `claimed` is called as soon as there is a claim;
+    when it says no, the claim is given back unsent. Raises StoreUnavailable.
+    """
+    age = stopwatch()
+    claim = claims.claim(outbox, destination.name, quota=quota, token=secrets.token_hex(8), steady=steady)
+    if isinstance(claim, claims.Wait):
+        return claim
+    if not claimed():
+        claims.release(outbox, claim)
+        return claims.Wait(until=None, why=claims.Why.PAUSED, now=claim.claimed_at)
+    answer = destination.send(claim, age=age)
+    verdict = judge(answer)
+    outcome = _settle(outbox, claim, answer, verdict, quota=quota, rng=rng, age=age)
+    log.info("attempt", **_line(claim, answer, outcome))
+    return outcome
+
+
+def _settle(
+    outbox: Outbox,
+    claim: Claim,
+    answer: Answer,
+    verdict: Verdict,
+    *,
+    quota: Quota,
+    rng: Random,
+    age: Callable[[], float],
+) -> Outcome:
+    """Settle, however long the store refuses, until the lease is lost anyway."""
+    while True:
+        try:
+            return claims.settle(outbox, claim, answer, verdict, quota=quota, rng=rng)
+        except StoreUnavailable:
+            if age() * 1000 > claims.LEASE_MS:
+                raise
+            time.sleep(SETTLE_PAUSE)
+
+
+def _line(claim: Claim, answer: Answer, outcome: Outcome) -> dict[str, Any]:
+    """All about one attempt in one line of the log: from these lines the service can be run."""
+    again = outcome.event if isinstance(outcome.event, Again) else None
+    return {
+        "destination": claim.destination,
+        "outcome": outcome.word,
+        "status": answer.status,
+        "error": answer.error,
+        "reason": answer.message,
+        "event_id": claim.event,
+        "attempt_id": claim.attempt,
+        "type": claim.type,
+        "component": claim.component,
+        "number": claim.number,
+        "trigger": claim.trigger,
+        "failures": claim.failures + int(again is not None and again.counted),
+        "due_at": None if again is None else again.due_at,
+        "waited_ms": claim.waited_ms,
+        "took_ms": answer.took_ms,
+        "state": outcome.health.state.value,
+    }

@@ -1,0 +1,120 @@
+"""An entity's events in the outbox: which one is next, which was the newest, which numbers were given out.
+
+The event that is to be sent next is `ready`; those behind it are not, so that a claim never wades through
+them. New events come in ready, and the first claim that meets one puts its entity in order.
+"""
+
+import sqlalchemy as sa
+
+from relay.dispatch.plan import Place, Waiting, number_for, plan
+from relay.model import Coalesce, Lane
+
+BATCH = 500
+"""How many of an entity's waiting events are looked at together."""
+
+
+def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int) -> Waiting | None:
+    """Put an entity's waiting events in order: what is left out is superseded, one is ready, the rest wait.
+
+    Answers the one that is ready, or None when nothing waits or one of them is on its way.
+    """
+    here = {"destination": destination, "entity": entity}
+    if connection.scalar(_ON_ITS_WAY, here) is not None:
+        connection.execute(_PARK, {**here, "event": 0})
+        return None
+    newest = connection.execute(_NEWEST, here).one_or_none()
+    sent = None if newest is None else Place(newest.source_order, bool(newest.terminal), newest.event_id)
+    while True:
+        waiting = [_waiting(row) for row in connection.execute(_WAITING, {**here, "batch": BATCH})]
+        decided = plan(waiting, sent)
+        if decided.superseded:
+            left_out = [{"event": one.event, "successor": one.successor, "now": now} for one in decided.superseded]
+            connection.execute(_SUPERSEDE, left_out)
+        undecided = decided.next is None or decided.next.event == waiting[-1].event
+        if not (undecided and decided.superseded and len(waiting) == BATCH):
+            break
+    if decided.next is not None:
+        ready = {**here, "event": decided.next.event, "lane": decided.next.lane.value}
+        if len(waiting) > 1:
+            connection.execute(_PARK, ready)
+        connection.execute(_READY, ready)
+    return decided.next
+
+
+def take_number(connection: sa.Connection, destination: str, entity: bytes, event: int, now: int) -> int:
+    """The number to send an event with: the one it has, or a new one that is greater than all before."""
+    here = {"destination": destination, "entity": entity}
+    row = connection.execute(_NUMBERED, {"event": event}).one()
+    last = connection.scalar(_LAST_NUMBER, here)
+    number = number_for(order=row.source_order, fixed=row.number, last=last)
+    connection.execute(_KEEP_NUMBER, {**here, "number": number, "now": now})
+    return number
+
+
+def move_on(connection: sa.Connection, event: int, now: int) -> None:
+    """The event was delivered, or perhaps was: nothing older of its entity is sent from now on."""
+    connection.execute(_MOVE_ON, {"event": event, "now": now})
+
+
+def _waiting(row: sa.Row[tuple[object, ...]]) -> Waiting:
+    return Waiting(
+        place=Place(row.source_order, bool(row.terminal), row.id),
+        state=row.state,
+        coalesce=Coalesce(row.coalesce),
+        lane=Lane(row.lane),
+        failures=row.failures,
+        due_at=row.due_at,
+    )
+
+
+_ON_ITS_WAY = sa.text("""
+SELECT id FROM events WHERE destination = :destination AND entity = :entity AND status = 'sending'
+""")
+
+_NEWEST = sa.text("""
+SELECT source_order, terminal, event_id FROM entities
+WHERE destination = :destination AND entity = :entity AND event_id IS NOT NULL
+""")
+
+_WAITING = sa.text("""
+SELECT id, source_order, terminal, state, coalesce, lane, failures, due_at FROM events
+WHERE destination = :destination AND entity = :entity AND status = 'pending'
+ORDER BY source_order, terminal, id
+LIMIT :batch
+""")
+
+_SUPERSEDE = sa.text("""
+UPDATE events SET status = 'superseded', successor_id = :successor, settled_at = :now WHERE id = :event
+""")
+
+_PARK = sa.text("""
+UPDATE events SET ready = 0
+WHERE destination = :destination AND entity = :entity AND status = 'pending' AND ready = 1 AND id <> :event
+""")
+
+_READY = sa.text("""
+UPDATE events SET ready = 1, lane = :lane WHERE id = :event AND (ready = 0 OR lane <> :lane)
+""")
+
+_NUMBERED = sa.text("SELECT source_order, number FROM events WHERE id = :event")
+
+_LAST_NUMBER = sa.text("""
+SELECT number FROM entities WHERE destination = :destination AND entity = :entity
+""")
+
+_KEEP_NUMBER = sa.text("""
+INSERT INTO entities (destination, entity, number, touched_at)
+VALUES (:destination, :entity, :number, :now)
+ON CONFLICT (destination, entity) DO UPDATE SET number = excluded.number, touched_at = excluded.touched_at
+""")
+
+_MOVE_ON = sa.text("""
+INSERT INTO entities (destination, entity, source_order, terminal, event_id, state, touched_at)
+SELECT destination, entity, source_order, terminal, id, state, :now FROM events WHERE id = :event
+ON CONFLICT (destination, entity) DO UPDATE
+SET source_order = excluded.source_order, terminal = excluded.terminal, event_id = excluded.event_id,
+    state = excluded.state, touched_at = excluded.touched_at
+WHERE entities.event_id IS NULL
+   OR (excluded.source_order, excluded.terminal, excluded.event_id)
+    > (entities.source_order, entities.terminal, entities.event_id)
+""")
