@@ -1,0 +1,306 @@
+"""Logs and metrics: what the relay tells the people who run it.
+
+Every log line has an `event`, a stable word to search for (`attempt`, `webhook.received`); a sentence for
+people goes under `message`. No line carries a secret or a body, whatever the caller hands in.
+
+Counters and histograms belong to a process. Processes of one `relay serve` add theirs up through a folder
+that they share; what is said of the outbox is read from the database when somebody asks, so it is right for
+any number of processes and machines.
+"""
+
+import functools
+import logging
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# --- logs
+
+MASK = "***"
+
+SHORTEST_SECRET = 6
+"""Characters. Masking shorter values would make the log unreadable and protect nothing."""
+
+_HIDDEN = re.compile(r"token|secret|password|authorization|signature|cookie|credential|api_?key", re.IGNORECASE)
+_REFUSED = frozenset({"body", "raw"})
+_DEEPEST = 6
+
+_LIBRARIES = ("gunicorn.error", "gunicorn.access", "werkzeug", "alembic", "py.warnings")
+
+GUNICORN_LOGGING: Final[Mapping[str, Any]] = {
+    "errorlog": None,
+    "logconfig_dict": {
+        "incremental": True,
+        "loggers": {name: {"propagate": True} for name in ("gunicorn.error", "gunicorn.access")},
+        "handlers": {},
+        "root": {},
+    },
+}
+"""gunicorn's settings that leave its lines to `configure_logging`, from its first one on."""
+
+
+def configure_logging(
+    *, json: bool, level: str = "info", secrets: Iterable[str] = (), stream: TextIO | None = None
+) -> None:
+    """Write logs, ours and those of the libraries, to `stream` (stderr): JSON lines, or text for a terminal.
+
+    `secrets` are the values that must never be seen, wherever they turn up. May be called again.
+    """
+    output = cast("TextIO", _Output(stream or sys.stderr))
+    writer = structlog.WriteLogger(output)
+    finish: list[Processor] = [structlog.processors.format_exc_info, _Redactor(secrets)]
+    if json:
+        finish.append(structlog.processors.JSONRenderer())
+    else:
+        finish.append(
+            structlog.dev.ConsoleRenderer(
+                colors=output.isatty(),
+                sort_keys=False,
+                # Rich's would print the local variables: bodies and secrets.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _timestamp,
+            *finish,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: writer,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.processors.add_log_level, _timestamp, _library_line],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.captureWarnings(capture=True)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+
+
+class _Output:
+    """A stream on which writing never fails: a full disk or a closed pipe fails nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self.write(text.encode("ascii", "backslashreplace").decode())
+        except (OSError, ValueError):
+            pass
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+def _timestamp(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    line["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return line
+
+
+def _library_line(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """A library's line has a sentence and no word."""
+    record: logging.LogRecord = line["_record"]
+    line.update(event="library", logger=record.name, message=str(line["event"]).strip())
+    return line
+
+
+class _Redactor:
+    """Masks secrets, by key and by value, refuses bodies, and leaves only what JSON can say."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: one secret may be part of another.
+        values = sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, values))) if values else None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        first = {key: line[key] for key in ("timestamp", "level", "event") if key in line}
+        return {key: self._field(key, value, 0) for key, value in {**first, **line}.items()}
+
+    def _field(self, key: str, value: Any, depth: int) -> Any:
+        if depth > _DEEPEST or (fate := _fate(key)) == "refused":
+            return "(left out)"
+        if fate == "hidden" and value is not None:
+            return MASK
+        return self._value(value, depth)
+
+    def _value(self, value: Any, depth: int) -> Any:
+        match value:
+            case str():
+                return self._mask(value)
+            case None | bool() | int() | float():
+                return value
+            case Mapping():
+                return {self._mask(str(key)): self._field(str(key), item, depth + 1) for key, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._field("", item, depth + 1) for item in value]
+            case bytes() | bytearray() | memoryview():
+                return f"({len(value)} bytes)"
+            case _:
+                return self._mask(str(value))
+
+    def _mask(self, text: str) -> str:
+        return self._known.sub(MASK, text) if self._known else text
+
+
+@functools.lru_cache(maxsize=1024)
+def _fate(key: str) -> str:
+    if key.lower() in _REFUSED:
+        return "refused"
+    return "hidden" if _HIDDEN.search(key) else "shown"
+
+
+# --- metrics
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus-client shares counters between processes if this is set, to a folder, before it is imported.
+
+So whoever starts several processes executes them with this variable and passes the folder to `render`.
+"""
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_process = CollectorRegistry()
+
+_webhooks = Counter(
+    "relay_webhooks",
+    "Requests to /webhooks/<source>, by what became of them.",
+    ["source", "status"],
+    registry=_process,
+)
+_intake = Histogram(
+    "relay_intake_seconds",
+    "From a webhook's arrival to its answer.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    registry=_process,
+)
+_attempts = Counter(
+    "relay_attempts",
+    "Requests to destinations, by their outcome.",
+    ["destination", "outcome"],
+    registry=_process,
+)
+
+
+def count_webhook(*, source: str | None, status: str, seconds: float) -> None:
+    """One request to `/webhooks/<source>` was answered after so many seconds.
+
+    `status` is the webhook's status, `duplicate`, or an error's code. `source` is None when no mapping file
+    has it: a name that a stranger thought of never becomes a label.
+    """
+    _webhooks.labels(source or "(unknown)", status).inc()
+    _intake.observe(seconds)
+
+
+def count_attempt(*, destination: str, outcome: str) -> None:
+    """One request to a destination had this outcome."""
+    _attempts.labels(destination, outcome).inc()
+
+
+@dataclass(frozen=True)
+class DestinationGauges:
+    """What the outbox says of one destination now."""
+
+    state: str
+    """One of `states`."""
+    states: Sequence[str]
+    """All that there are, so that an alert can be written for one that has not come up yet."""
+    events: Mapping[tuple[str, str], int]
+    """How many events by (status, lane), of the statuses worth counting: those that are not done with."""
+    oldest_pending_seconds: float
+    """Age of the event that waits longest; 0 when none does."""
+    slots_held: int
+    slots_free: int
+    forecast_requests: int
+    """Requests still to be sent, after superseding."""
+    forecast_seconds: float
+    """Until they are sent, at this quota."""
+
+
+def outbox_metrics(destinations: Mapping[str, DestinationGauges]) -> list[Metric]:
+    """The outbox's gauges, by the destination's name; read them from the database when asked for metrics."""
+    events = GaugeMetricFamily(
+        "relay_events", "Events that are not done with.", labels=["destination", "status", "lane"]
+    )
+    oldest = GaugeMetricFamily(
+        "relay_oldest_pending_seconds", "Age of the event that waits longest.", labels=["destination"]
+    )
+    slots = GaugeMetricFamily("relay_quota_slots", "Requests of the quota's window.", labels=["destination", "state"])
+    state = GaugeMetricFamily(
+        "relay_destination_state", "1 for the state that it is in.", labels=["destination", "state"]
+    )
+    requests = GaugeMetricFamily(
+        "relay_forecast_requests", "Requests still to be sent, after superseding.", labels=["destination"]
+    )
+    seconds = GaugeMetricFamily(
+        "relay_forecast_seconds", "Seconds until they are sent, at this quota.", labels=["destination"]
+    )
+    for name, gauges in destinations.items():
+        for (status, lane), count in gauges.events.items():
+            events.add_metric([name, status, lane], count)
+        oldest.add_metric([name], gauges.oldest_pending_seconds)
+        slots.add_metric([name, "held"], gauges.slots_held)
+        slots.add_metric([name, "free"], gauges.slots_free)
+        for known in gauges.states:
+            state.add_metric([name, known], float(known == gauges.state))
+        requests.add_metric([name], gauges.forecast_requests)
+        seconds.add_metric([name], gauges.forecast_seconds)
+    return [events, oldest, slots, state, requests, seconds]
+
+
+def render(outbox: Iterable[Metric] = (), *, shared: Path | None = None) -> bytes:
+    """All metrics as Prometheus text (CONTENT_TYPE).
+
+    `shared` is the folder that the processes of this machine share; None when this process is alone.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Given(outbox))
+    if shared is None:
+        registry.register(_process)
+    else:
+        multiprocess.MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def shared_folder() -> Path:
+    """A new folder for the counters of several processes; see MULTIPROCESS_VARIABLE. Remove it at the end."""
+    return Path(tempfile.mkdtemp(prefix="relay-metrics-"))
+
+
+def mark_process_dead(pid: int, *, shared: Path) -> None:
+    """A process of `shared` has ended. What it counted still counts."""
+    multiprocess.mark_process_dead(pid, str(shared))  # type: ignore[no-untyped-call]
+
+
+class _Given:
+    """Metrics that are there already, in the shape that a registry asks for."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self.collect: Callable[[], Iterable[Metric]] = lambda: metrics
