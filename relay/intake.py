@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping as Members
+from collections.abc import Callable
+from collections.abc import Mapping as Members
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,7 @@ def receive(intake: Intake, *, source: str, headers: Members[str, str], raw: byt
     )
 
 
-def authenticate(
-    intake: Intake, mapping: Mapping, *, headers: Members[str, str], raw: bytes
-) -> Verified | TestPing:
+def authenticate(intake: Intake, mapping: Mapping, *, headers: Members[str, str], raw: bytes) -> Verified | TestPing:
     """The body, once it is known to be the source's own. Raises SignatureError or SecretMissing."""
     if mapping.source in intake.unsigned:
         return accept_unsigned(raw)

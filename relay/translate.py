@@ -43,7 +43,9 @@ def _events(made: Made, rule: Rule) -> list[Event] | Failed:
     """One event for each component it belongs to."""
     components = _component_ids(made.component)
     if components is None:
-        return Failed(rule.name, "component", f"must give a component id, a list of ids or null, not {made.component!r}"[:300])
+        return Failed(
+            rule.name, "component", f"must give a component id, a list of ids or null, not {made.component!r}"[:300]
+        )
     kind = made.output.kind
     fields = fit(kind, made.fields)
     unrouted = None

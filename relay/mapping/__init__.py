@@ -58,7 +58,9 @@ def read_folder(folder: Path) -> Folder:
     faults: list[Fault] = []
     components = None
     if not folder.is_dir():
-        return Folder((), None, (Fault(str(folder), "is not a folder; RELAY_MAPPINGS names the folder of mapping files"),))
+        return Folder(
+            (), None, (Fault(str(folder), "is not a folder; RELAY_MAPPINGS names the folder of mapping files"),)
+        )
     for path in sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml")):
         match read_document(path):
             case Fault() as fault:
@@ -82,5 +84,7 @@ def _components(folder: Folder) -> tuple[Members[str, Any] | None, list[Fault]]:
     known = {document.data.get("source") for document in folder.documents if isinstance(document.data, dict)}
     data = document.data or {}
     return data, [
-        document.fault((source,), f"no mapping file is for the source {source!r}") for source in data if source not in known
+        document.fault((source,), f"no mapping file is for the source {source!r}")
+        for source in data
+        if source not in known
     ]

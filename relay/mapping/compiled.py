@@ -120,7 +120,9 @@ class Mapping:
         dedupe = _key(result["dedupe"])
         outcome = result["outcome"]
         if (error := outcome.get("error")) is not None:
-            return Reading(dedupe, self.rules[error["rule"]], complaint=Complaint(error["field"], error["reason"][:300]))
+            return Reading(
+                dedupe, self.rules[error["rule"]], complaint=Complaint(error["field"], error["reason"][:300])
+            )
         if outcome["rule"] is None:
             return Reading(dedupe, None)
         rule = self.rules[outcome["rule"]]

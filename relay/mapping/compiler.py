@@ -146,7 +146,8 @@ class _Compiler:
         if "ignore" in spec and "component" in spec:
             self._fault((*place, "component"), "a rule that ignores makes no event to route")
         routed = self._is_routed(place, spec)
-        outputs, pieces = [], []
+        outputs: list[Output] = []
+        pieces: list[str] = []
         for where, entry in _entries(spec):
             kind, piece = self._output(place, where, entry, spec, number=len(outputs), routed=routed)
             outputs.append(Output(kind, dotted((*where, "event"))))
@@ -195,7 +196,8 @@ class _Compiler:
             if routed and isinstance(spec["component"], str):
                 # The same expression once more, with `component` giving back the key that it looks for.
                 key = f"(def component($key): $key;\n{self.define}\n (try {component} catch null))"
-        piece = f"({component} as $__c | {{o: {number}, c: $__c, k: (if $__c == null then {key} else null end), e: {made}}})"
+        key = f"(if $__c == null then {key} else null end)"
+        piece = f"({component} as $__c | {{o: {number}, c: $__c, k: {key}, e: {made}}})"
         if "when" in entry:
             condition = self._at((*place, "when"), self._condition((*place, "when"), entry["when"], item=item))
             piece = f"(if {condition} then {piece} else empty end)"
@@ -218,7 +220,9 @@ class _Compiler:
     def _tree(self, place: Place, node: Any, *, item: bool, bare: bool = False) -> str:
         """The jq for a value of the file: objects and lists stay, texts are templates."""
         if isinstance(node, dict):
-            members = (f"{json.dumps(name)}: {self._tree((*place, name), value, item=item)}" for name, value in node.items())
+            members = (
+                f"{json.dumps(name)}: {self._tree((*place, name), value, item=item)}" for name, value in node.items()
+            )
             return f"{{{', '.join(members)}}}"
         if isinstance(node, list):
             return f"[{', '.join(self._tree((*place, i), value, item=item) for i, value in enumerate(node))}]"
@@ -309,7 +313,7 @@ def _entries(spec: Members[str, Any]) -> list[tuple[Place, Members[str, Any]]]:
 
 
 def _one(text: str) -> str:
-    """The expression's only value; none or several are an error. (Written out: a jq function is slower.)"""
+    """The expression's only value; none or several are an error. Written out, since a jq function is slower."""
     return f"([{text}] | if length == 1 then .[0] else _not_one end)"
 
 

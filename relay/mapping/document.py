@@ -85,9 +85,7 @@ _PlainLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("int", "float", "null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_PlainLoader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf")
-)
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 
 @dataclass
@@ -119,7 +117,7 @@ def _build(node: yaml.Node, place: Place, lines: dict[Place, int], inside: tuple
             lines[*place, key] = line
         return result
     try:
-        return _PlainLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        return _PlainLoader("").construct_object(node)
     except yaml.YAMLError:
         raise _Refused(place, line, f"unsupported value {node.value!r}") from None
 

@@ -60,9 +60,9 @@ def parse_expression(text: str) -> Expression:
 
 
 def _closing_brace(text: str, position: int) -> int | None:
-    """Where the `}` stands that closes an expression: not in a string, a comment or inner braces.
+    r"""Where the `}` stands that closes an expression: not in a string, a comment or inner braces.
 
-    A string may hold `\\( … )` with further strings in it, so the open brackets are kept on a stack.
+    A string may hold `\( … )` with further strings in it, so the open brackets are kept on a stack.
     """
     stack = ["}"]
     while position < len(text):
