@@ -21,9 +21,7 @@ from relay.model import Answer, Claim
 
 TOKEN = "ATATT3xFfGF0-very-secret=7A11"
 SHORT = Limits(connect=0.5, write=0.6, total=0.8)
-INCIDENT = {
-    "incident": {"displayName": "Checkout", "updateSequenceNumber": 5, "incidentProperties": {"id": "P1"}}
-}
+INCIDENT = {"incident": {"displayName": "Checkout", "updateSequenceNumber": 5, "incidentProperties": {"id": "P1"}}}
 
 
 def claim(
@@ -430,9 +428,7 @@ def test_an_error_is_told_by_type_and_message() -> None:
         (b'{"errors":[{"type":"T","message":"' + b"m" * 1000 + b'"}]}', "T", "m" * (MAX_MESSAGE - 1) + "…"),
     ],
 )
-def test_any_body_of_an_error_is_read_as_far_as_it_goes(
-    body: bytes, error: str | None, message: str | None
-) -> None:
+def test_any_body_of_an_error_is_read_as_far_as_it_goes(body: bytes, error: str | None, message: str | None) -> None:
     answer = exchange(answering(http(400, body)))
     assert (answer.status, answer.error, answer.message, answer.html) == (400, error, message, False)
 
@@ -530,9 +526,7 @@ def test_a_server_that_does_not_speak_tls_is_a_tls_failure() -> None:
     assert (answer.status, answer.error) == (None, "tls")
 
 
-@pytest.mark.parametrize(
-    "url", ["", "acme.atlassian.net", "ftp://x", "http://", "http://[::1", "http://x:99999"]
-)
+@pytest.mark.parametrize("url", ["", "acme.atlassian.net", "ftp://x", "http://", "http://[::1", "http://x:99999"])
 def test_a_wrong_url_is_an_answer_and_not_an_exception(url: str) -> None:
     answer = send(compass(url))
     assert answer.status is None

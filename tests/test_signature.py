@@ -39,9 +39,7 @@ PING_SECRET = "HvPtlQNKMPpHSSqJpCdndXfo7HnGXa1pnH6w5axpxLFn9aRBNBGh4e8/HlonK5mz"
 PING_HEX = "0e83584cbab86f98c51517cf96a70c90e910532d3d2f067d58c753cc8980a05b"
 
 
-def check(
-    scheme: Scheme, value: str, *, body: bytes = PING, keys: tuple[str, ...] = (PING_SECRET,)
-) -> Verified:
+def check(scheme: Scheme, value: str, *, body: bytes = PING, keys: tuple[str, ...] = (PING_SECRET,)) -> Verified:
     return verify(scheme, headers={scheme.header.lower(): value}, body=body, secrets=keys)
 
 
@@ -210,9 +208,9 @@ def test_a_changed_digit_of_the_signature_is_noticed(body: bytes, secret: str, d
 header_values = st.one_of(
     st.text(),
     st.text(alphabet=st.characters(), max_size=200),
-    st.lists(
-        st.one_of(st.text(), st.from_regex(r"\s?(v1=|sha256=)?[0-9a-fA-F]{60,68}\s?", fullmatch=True))
-    ).map(",".join),
+    st.lists(st.one_of(st.text(), st.from_regex(r"\s?(v1=|sha256=)?[0-9a-fA-F]{60,68}\s?", fullmatch=True))).map(
+        ",".join
+    ),
 )
 
 

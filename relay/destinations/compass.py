@@ -35,9 +35,7 @@ class CompassDestination:
 
     name = "compass"
 
-    def __init__(
-        self, *, url: str, cloud_id: str, email: str, token: SecretStr, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, *, url: str, cloud_id: str, email: str, token: SecretStr, limits: Limits | None = None) -> None:
         """`url` is the site's base, as `https://acme.atlassian.net`."""
         self._url = url.rstrip("/") + PATH
         self._cloud_id = cloud_id
@@ -53,9 +51,7 @@ class CompassDestination:
     def send(self, claim: Claim, *, age: Callable[[], float]) -> Answer:
         """Send the claimed event once. See `Destination.send`."""
         began = time.monotonic()
-        outcome = self._transport.request(
-            "POST", self._url, body=request_body(claim, cloud_id=self._cloud_id), age=age
-        )
+        outcome = self._transport.request("POST", self._url, body=request_body(claim, cloud_id=self._cloud_id), age=age)
         took_ms = round((time.monotonic() - began) * 1000)
         match outcome:
             case Silence(why, message):

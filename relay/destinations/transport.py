@@ -82,9 +82,7 @@ class Transport:
         self._session.mount("http://", _Adapter(pool_maxsize=POOL_SIZE, max_retries=0))
         self._session.mount("https://", _Adapter(pool_maxsize=POOL_SIZE, max_retries=0))
 
-    def request(
-        self, method: str, url: str, *, body: bytes | None = None, age: Callable[[], float]
-    ) -> Reply | Silence:
+    def request(self, method: str, url: str, *, body: bytes | None = None, age: Callable[[], float]) -> Reply | Silence:
         """Send one request, with JSON or without a body, and return within `Limits.total` what came of it.
 
         `age` tells the seconds since the claim: see `Limits.write`. Never raises.
