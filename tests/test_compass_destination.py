@@ -2,13 +2,17 @@
 
 import base64
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -524,6 +528,86 @@ def test_a_server_that_does_not_speak_tls_is_a_tls_failure() -> None:
     with serving(lambda _server, connection: connection.sendall(b"HTTP/1.1 400 X\r\n\r\n")) as server:
         answer = send(compass(server.url.replace("http:", "https:")))
     assert (answer.status, answer.error) == (None, "tls")
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 with its key, signed by itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", file, "-out", file], check=True, capture_output=True)
+    return file
+
+
+def over_tls(
+    certificate: Path, handle: Callable[[Server, socket.socket], None]
+) -> Callable[[Server, socket.socket], None]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def handle_tls(server: Server, connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            handle(server, secure)
+
+    return handle_tls
+
+
+def trusting(certificate: Path, url: str, limits: Limits = SHORT) -> CompassDestination:
+    destination = compass(url.replace("http:", "https:"), limits)
+    destination._transport._session.verify = str(certificate)
+    return destination
+
+
+def test_tls_connections_are_kept_and_reused(certificate: Path) -> None:
+    with serving(over_tls(certificate, answering(ACCEPTED))) as server:
+        destination = trusting(certificate, server.url)
+        assert [send(destination).status for _ in range(3)] == [202] * 3
+    assert (len(server.connections), len(server.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 202 X\r\nX-Long: "])
+def test_a_dripping_answer_over_tls_is_cut_off_at_the_deadline(certificate: Path, before: bytes) -> None:
+    began = time.monotonic()
+    with serving(over_tls(certificate, drip(before))) as server:
+        answer = send(trusting(certificate, server.url))
+        took = time.monotonic() - began
+        assert server.closed.wait(1), "the connection was not closed"
+    assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
+    assert SHORT.total <= took < SHORT.total + 0.5
+
+
+def test_nothing_is_written_over_tls_when_connecting_took_too_long(certificate: Path) -> None:
+    ages = iter([0.0, SHORT.write + 0.01])
+    with serving(over_tls(certificate, answering(ACCEPTED))) as server:
+        answer = trusting(certificate, server.url).send(claim(), age=lambda: next(ages))
+        assert server.closed.wait(1)
+    assert (answer.status, answer.error, server.requests) == (None, NoAnswer.CONNECTION, [])
+
+
+def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_written(certificate: Path) -> None:
+    with serving(over_tls(certificate, answering(ACCEPTED))) as server:
+        answer = send(compass(server.url.replace("http:", "https:")))
+        assert server.closed.wait(1)
+    assert (answer.status, answer.error, server.requests) == (None, NoAnswer.TLS, [])
+    assert answer.message is not None
+    assert "certificate" in answer.message
+
+
+def test_a_tls_handshake_that_never_ends_is_a_timeout() -> None:
+    def mute(_server: Server, connection: socket.socket) -> None:
+        while connection.recv(10_000):
+            pass
+
+    with serving(mute) as server:
+        answer = send(compass(server.url.replace("http:", "https:")))
+    assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
 
 
 @pytest.mark.parametrize("url", ["", "acme.atlassian.net", "ftp://x", "http://", "http://[::1", "http://x:99999"])
