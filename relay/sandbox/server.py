@@ -1,0 +1,120 @@
+"""The sandbox as a running server: in a thread of the calling process, or in the foreground."""
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from relay.sandbox.compass import Compass, SandboxConfig, SeenRequest, ShownEvent
+from relay.sandbox.faults import FAULTS, Standing
+from relay.sandbox.web import create_app
+
+
+def steady_clock() -> Callable[[], int]:
+    """Milliseconds since 1970 that never go back and never jump, whatever becomes of the machine's clock."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return lambda: (time.monotonic_ns() + offset) // 1_000_000
+
+
+class Sandbox:
+    """A running stand-in for Compass."""
+
+    def __init__(self, url: str, compass: Compass, faults: Standing) -> None:
+        self.url = url
+        """The site's base, for the setting COMPASS_URL."""
+        self._compass = compass
+        self._faults = faults
+
+    def requests(self) -> list[SeenRequest]:
+        """Every request, in the order of arrival."""
+        return self._compass.requests()
+
+    def events(self) -> list[ShownEvent]:
+        """What Compass would show: the latest of each entity."""
+        return self._compass.events()
+
+    def fail(self, *faults: Mapping[str, Any]) -> None:
+        """Go wrong on purpose: see `relay.sandbox.faults.Fault` for what can be told.
+
+        Raises pydantic's ValidationError for an instruction that is none.
+        """
+        self._faults.add(FAULTS.validate_python(list(faults)))
+
+    def behave(self) -> None:
+        """Drop the faults that are left."""
+        self._faults.clear()
+
+    def reset(self) -> None:
+        """Forget the requests, the events, the quota used and the faults."""
+        self._faults.clear()
+        self._compass.reset()
+
+
+@contextmanager
+def running_sandbox(
+    config: SandboxConfig | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    clock: Callable[[], int] | None = None,
+    rng: random.Random | None = None,
+) -> Iterator[Sandbox]:
+    """Run a sandbox in a thread of this process; port 0 takes a free one. Raises OSError when the port is taken."""
+    sandbox, server = _bound(config or SandboxConfig(), host=host, port=port, clock=clock, rng=rng)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox")
+    thread.start()
+    try:
+        yield sandbox
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def serve(
+    config: SandboxConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8081,
+    ready: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Run a sandbox until the process is interrupted. `ready` is called with its URL once it answers.
+
+    Raises OSError when the port is taken.
+    """
+    sandbox, server = _bound(config, host=host, port=port)
+    ready(sandbox.url)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+def _bound(
+    config: SandboxConfig,
+    *,
+    host: str,
+    port: int,
+    clock: Callable[[], int] | None = None,
+    rng: random.Random | None = None,
+) -> tuple[Sandbox, BaseWSGIServer]:
+    compass = Compass(config, clock=clock or steady_clock())
+    faults = Standing(rng or random.Random())  # noqa: S311 - faults need no secrets
+    app = create_app(compass, faults)
+    # Bound here, because werkzeug would end the process where the port is taken.
+    with socket.create_server((host, port), backlog=128) as bound:
+        port = bound.getsockname()[1]
+        server = make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=bound.fileno())
+    return Sandbox(f"http://{host}:{port}", compass, faults), server
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """`GET /sandbox/requests` is the log."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
