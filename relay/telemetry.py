@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -186,6 +193,9 @@ So whoever starts several processes executes them with this variable and passes 
 """
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+# Processes that share their counters have no times of creation to tell; one alone should not look different.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _process = CollectorRegistry()
 

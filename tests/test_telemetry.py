@@ -306,6 +306,22 @@ def test_one_process_counts_by_itself() -> None:
     assert grown("relay_intake_seconds_bucketle=0.005") == 1
 
 
+def test_every_set_of_processes_gets_a_folder_of_its_own() -> None:
+    one, other = shared_folder(), shared_folder()
+    assert one != other
+    for folder in (one, other):
+        assert not list(folder.iterdir())
+        folder.rmdir()
+
+
+def test_alone_or_not_the_same_series_are_told(tmp_path: Path) -> None:
+    shared = tmp_path
+    command = [sys.executable, "-c", COUNTING + "print(render().decode())", "1"]
+    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+    subprocess.run(command, env={MULTIPROCESS_VARIABLE: str(shared)}, cwd=tmp_path, capture_output=True, check=True)
+    assert samples(alone) == samples(render(shared=shared))
+
+
 def test_unknown_sources_share_one_label() -> None:
     for _ in range(3):
         count_webhook(source=None, status="unknown_source", seconds=0.001)
@@ -315,7 +331,7 @@ def test_unknown_sources_share_one_label() -> None:
 
 COUNTING = """
 import sys
-from relay.telemetry import count_attempt, count_webhook
+from relay.telemetry import count_attempt, count_webhook, render
 for _ in range(int(sys.argv[1])):
     count_webhook(source="acme", status="translated", seconds=0.004)
     count_attempt(destination="compass", outcome="delivered")
@@ -323,7 +339,7 @@ for _ in range(int(sys.argv[1])):
 
 
 def test_processes_add_up_even_those_that_have_ended(tmp_path: Path) -> None:
-    shared = shared_folder()
+    shared = tmp_path
     for times in (1, 20, 300):
         command = [sys.executable, "-c", COUNTING, str(times)]
         with subprocess.Popen(command, env={MULTIPROCESS_VARIABLE: str(shared)}, cwd=tmp_path) as process:
