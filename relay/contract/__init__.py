@@ -1,7 +1,8 @@
 """The contract of Compass events: what a valid event is, and which fields each kind has.
 
-The facts stand in `event.schema.json`. This module checks events against it and shows it as a tree of fields;
-`fitting` turns mapped values into what it asks for, `identity` says what an event is about.
+The facts stand in `event.schema.json`, taken from https://developer.atlassian.com/cloud/compass/swagger.v3.json .
+This module checks events against it and shows it as a tree of fields; `fitting` turns mapped values into what it
+asks for, `identity` says what an event is about.
 """
 
 import json
@@ -11,7 +12,8 @@ from enum import StrEnum
 from importlib import resources
 from typing import Any
 
-import jsonschema_rs
+from jsonschema_rs import Draft202012Validator, ValidationError
+from jsonschema_rs import ValidationErrorKind as Rule
 
 SCHEMA: dict[str, Any] = json.loads(
     resources.files("relay.contract").joinpath("event.schema.json").read_text(encoding="utf-8")
@@ -50,22 +52,26 @@ class Problem:
     """One way in which an event breaks the contract."""
 
     pointer: str
-    """JSON pointer into the event: `/incident/incidentProperties/state`; empty for the whole."""
+    """JSON pointer to the field, there or missing: `/incident/incidentProperties/state`; empty for the whole."""
     reason: str
+    """What a person reads after the field's name: `is required`, `must be a date as ...`."""
+    rule: str = ""
+    """The rule that is broken, as JSON Schema calls it: `required`, `enum` ...; empty for what is no JSON."""
 
 
 def check(event: Any) -> tuple[Problem, ...]:
-    """Everything about this event that Compass would not take; () for a valid one. Any JSON value may be given."""
-    if _VALIDATOR.is_valid(event):
-        return ()
-    if isinstance(event, dict) and len(event) != 1:
-        kinds = ", ".join(KINDS)
-        return (Problem("", f"must hold exactly one kind of event ({kinds}), but holds {len(event)}"),)
-    problems = {
-        Problem("".join(f"/{_escaped(part)}" for part in error.instance_path), _reason(error))
-        for error in _VALIDATOR.iter_errors(event)
-    }
-    return tuple(sorted(problems, key=lambda problem: (problem.pointer, problem.reason)))
+    """Everything about this event that Compass would not take; () for a valid one. Any value may be given."""
+    try:
+        if _VALIDATOR.is_valid(event):
+            return ()
+        if isinstance(event, dict) and len(event) != 1:
+            reason = f"must hold exactly one kind of event ({', '.join(KINDS)}), but holds {len(event)}"
+            return (Problem("", reason, "maxProperties" if event else "minProperties"),)
+        problems = [_problem(error) for error in _VALIDATOR.iter_errors(event)]
+    except ValueError as error:  # a lone surrogate, a name that is no text, nesting beyond all reason
+        return (Problem("", f"cannot be written as JSON: {error}"[:300]),)
+    told = {(problem.pointer, problem.reason): problem for problem in problems}
+    return tuple(told[key] for key in sorted(told))
 
 
 def fields_of(kind: str) -> Field:
@@ -73,8 +79,45 @@ def fields_of(kind: str) -> Field:
     return _FIELDS[kind]
 
 
+def _problem(error: ValidationError) -> Problem:
+    """One broken rule in a person's words, which quote no more than a few characters of the event."""
+    pointer = "".join(f"/{_escaped(part)}" for part in error.instance_path)
+    match error.kind:
+        case Rule.Required(property=name):
+            pointer, reason = f"{pointer}/{_escaped(name)}", "is required"
+        case Rule.AdditionalProperties(unexpected=names):
+            reason = f"has what the contract does not know: {', '.join(name[:60] for name in sorted(names)[:5])}"
+        case Rule.Enum(options=words):
+            reason = f"must be one of {', '.join(map(_shown, words))}, not {_shown(error.instance)}"
+        case Rule.Type(types=types):
+            reason = f"must be of type {' or '.join(types)}, not {_shown(error.instance)}"
+        case Rule.Format() | Rule.Pattern() | Rule.MinLength():
+            reason = _unfit(str(error.instance), date=getattr(error.kind, "format", None) == "date-time")
+        case Rule.MaxLength(limit=limit):
+            reason = f"must have at most {limit} characters, not {len(str(error.instance))}"
+        case _:
+            reason = error.message[:300]
+    return Problem(pointer, reason, error.kind.name)
+
+
+def _unfit(text: str, *, date: bool) -> str:
+    if date:
+        return f"must be a date as 2026-01-31T10:00:00Z, not {_shown(text)}"
+    return f"must be an absolute URL (https://…), not {_shown(text)}" if text.strip() else "must not be empty"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - as much as fits into a line of a list
+
+
+def _escaped(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
 def _field(schema: Mapping[str, Any], *, required: bool) -> Field:
-    schema = _resolved(schema)
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
     types = schema.get("type", "string")
     if "properties" in schema:
         members = {
@@ -89,34 +132,8 @@ def _field(schema: Mapping[str, Any], *, required: bool) -> Field:
     if "number" in types:
         return Field(Value.NUMBER, required)
     words = tuple(word for word in schema.get("enum", ()) if word is not None)
-    return Field(Value.TEXT, required, words, schema.get("maxLength"), url="http" in schema.get("pattern", ""))
+    return Field(Value.TEXT, required, words, schema.get("maxLength"), url=schema.get("format") == "uri")
 
 
-def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema behind a reference, or behind `this or null`."""
-    if "anyOf" in schema:
-        schema = next(one for one in schema["anyOf"] if one.get("type") != "null")
-    if "$ref" in schema:
-        return SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]  # type: ignore[no-any-return]
-    return schema
-
-
-def _reason(error: jsonschema_rs.ValidationError) -> str:
-    """The library's sentence, or a plainer one where it would quote a pattern or a whole event."""
-    keyword = str(error.schema_path[-1]) if error.schema_path else ""
-    if keyword == "pattern":
-        link = str(error.instance_path[-1]).lower().endswith("url")
-        return "must be an absolute URL (https://…)" if link else "must not be blank"
-    if keyword == "format":
-        return f"must be a date as 2026-01-31T10:00:00Z, not {json.dumps(error.instance)[:60]}"
-    if keyword == "minLength":
-        return "must not be empty"
-    return str(error.message)[:300]
-
-
-def _escaped(part: str | int) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
-
-
-_VALIDATOR = jsonschema_rs.Draft202012Validator(SCHEMA, validate_formats=True)
+_VALIDATOR = Draft202012Validator(SCHEMA, validate_formats=True)
 _FIELDS = {kind: _field(SCHEMA["properties"][kind], required=True) for kind in KINDS}
