@@ -2,7 +2,8 @@
 
 https://developer.atlassian.com/cloud/compass/rest/v2/api-group-events/ . Where that is silent, the sandbox is the
 stricter one, so that our mistakes are found here: fields it does not know and titles over 255 characters are
-refused, and every request but those refused with 401 or 429 uses up quota, a refused or dropped one too.
+refused, and every request with the right credentials uses up quota, a refused or dropped one too, as long as
+there is some.
 What it cannot know it assumes: an event belongs to its component, so one with the same id for another component
 is another event; and an event source must be known even where a component is named.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from relay.contract import Problem, check_request
+from relay.contract import check
 from relay.dispatch.quota import Quota
 
 Source = tuple[str, str]
@@ -33,8 +34,9 @@ class SandboxConfig:
     """How strict the sandbox is."""
 
     email: str | None = None
-    """With `token`: the only credentials it takes; any that are not empty where both are None."""
+    """The only email it takes; None: any that is not empty."""
     token: SecretStr | None = None
+    """The only API token it takes; None: any that is not empty."""
     quota: Quota = DOCUMENTED_QUOTA
     """Requests of one user in a rolling window; the rest is answered 429 and not counted."""
     sources: frozenset[Source] | None = None
@@ -143,10 +145,12 @@ class Compass:
 
     def knows(self, email: str | None, token: str | None) -> bool:
         """Whether these credentials are taken."""
-        if self._config.email is None and self._config.token is None:
-            return bool(email and token)
-        expected = self._config.token.get_secret_value() if self._config.token else None
-        return email == self._config.email and token == expected
+        only = self._config
+        return (
+            bool(email and token)
+            and only.email in {None, email}
+            and (only.token is None or only.token.get_secret_value() == token)
+        )
 
     def receive(
         self,
@@ -163,12 +167,7 @@ class Compass:
         """
         with self._lock:
             now = self._clock()
-            if instead is not None:
-                verdict = instead
-                if user is not None:
-                    self._spend(user, now)
-            else:
-                verdict = self._judge(user, asked, now)
+            verdict = self._judge(user, asked, instead, now)
             seen = SeenRequest(
                 at=now,
                 user=user,
@@ -206,11 +205,13 @@ class Compass:
             for memory in (self._requests, self._events, self._recent, self._spent):
                 memory.clear()
 
-    def _judge(self, user: str | None, asked: Submission | Verdict, now: int) -> Verdict:
+    def _judge(self, user: str | None, asked: Submission | Verdict, instead: Verdict | None, now: int) -> Verdict:
+        if user is not None and not self._spend(user, now):
+            return Verdict(429, Effect.REFUSED)  # before any fault, so that none hides it
+        if instead is not None:
+            return instead
         if user is None:
             return Verdict(401, Effect.REFUSED)
-        if not self._spend(user, now):
-            return Verdict(429, Effect.REFUSED)
         if isinstance(asked, Verdict):
             return asked
         sources = self._config.sources
@@ -259,8 +260,8 @@ def examine(raw: bytes) -> Submission | Verdict:
     except (ValueError, RecursionError) as error:
         return _refused(Complaint("FORMAT_INVALID", f"not a JSON document: {error}"))
     request = _without_nulls(request)
-    if problems := check_request(request):
-        return _refused(*(Complaint(_type(one), f"{one.pointer}: {one.reason}") for one in problems))
+    if complaints := _complaints(request):
+        return _refused(*complaints)
     event = request["event"]
     ((kind, fields),) = event.items()
     source = fields.get("externalEventSourceId")
@@ -291,21 +292,35 @@ def _without_nulls(request: Any) -> Any:
     return request
 
 
-def _type(problem: Problem) -> str:
-    return _TYPES.get(problem.keyword) or _TYPES.get(problem.pointer, "FORMAT_INVALID")
+def _complaints(request: Any) -> list[Complaint]:
+    """Everything that is wrong with the JSON of a request."""
+    if not isinstance(request, dict):
+        return [Complaint("FORMAT_INVALID", "the body must be an object")]
+    complaints = [
+        Complaint("FIELD_MISSING", f"/{name}: is required") for name in ("cloudId", "event") if name not in request
+    ]
+    for name, type_ in (("cloudId", "CLOUD_ID_INVALID"), ("componentId", "COMPONENT_ARI_INVALID")):
+        value = request.get(name, "unknown")
+        if not (isinstance(value, str) and value) and not (value is None and name == "componentId"):
+            complaints.append(Complaint(type_, f"/{name}: must be a text"))
+    if "event" in request:
+        complaints += [
+            Complaint(_TYPES.get(problem.rule, "FORMAT_INVALID"), f"/event{problem.pointer}: {problem.reason}")
+            for problem in check(request["event"])
+        ]
+    unknown = sorted(request.keys() - {"cloudId", "event", "componentId"})
+    return complaints + [Complaint("ARGUMENT_INVALID", f"/{name}: no such field") for name in unknown]
 
 
-# A problem's keyword, or its place, in Compass's words; the rest is FORMAT_INVALID.
+# The contract's rules in Compass's words; the rest is FORMAT_INVALID.
 # https://developer.atlassian.com/cloud/compass/error-handling/error-types/
 _TYPES = {
-    "required": "FIELD_MISSING",
     "oneKind": "ONE_OF_DIRECTIVE_VALIDATION_ERROR",
+    "required": "FIELD_MISSING",
     "additionalProperties": "ARGUMENT_INVALID",
     "maxLength": "CONSTRAINT_VIOLATION",
     "minimum": "CONSTRAINT_VIOLATION",
     "maximum": "CONSTRAINT_VIOLATION",
-    "/cloudId": "CLOUD_ID_INVALID",
-    "/componentId": "COMPONENT_ARI_INVALID",
 }
 
 

@@ -88,7 +88,7 @@ def _instead(fault: Fault) -> Verdict | None:
     if fault.drop == "before":
         return Verdict(503, Effect.REFUSED)  # which nobody will see
     status = fault.answers
-    if status is None:
+    if fault.drop == "after" or status is None:
         return None
     if status < 400 or status in {401, 403, 429} or fault.html:  # noqa: PLR2004 - HTTP's own numbers
         return Verdict(status, Effect.REFUSED)
