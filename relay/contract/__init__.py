@@ -56,7 +56,7 @@ class Problem:
     reason: str
     """What a person reads after the field's name: `is required`, `must be a date as ...`."""
     rule: str = ""
-    """The rule that is broken, as JSON Schema calls it: `required`, `enum` ...; empty for what is no JSON."""
+    """The rule that is broken, in JSON Schema's words (`required` ...), or `oneKind`; empty for what is no JSON."""
 
 
 def check(event: Any) -> tuple[Problem, ...]:
@@ -66,7 +66,7 @@ def check(event: Any) -> tuple[Problem, ...]:
             return ()
         if isinstance(event, dict) and len(event) != 1:
             reason = f"must hold exactly one kind of event ({', '.join(KINDS)}), but holds {len(event)}"
-            return (Problem("", reason, "maxProperties" if event else "minProperties"),)
+            return (Problem("", reason, "oneKind"),)
         problems = [_problem(error) for error in _VALIDATOR.iter_errors(event)]
     except ValueError as error:  # a lone surrogate, a name that is no text, nesting beyond all reason
         return (Problem("", f"cannot be written as JSON: {error}"[:300]),)
