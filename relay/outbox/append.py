@@ -72,7 +72,7 @@ class Appender:
             case StoreUnavailable() as refusal:
                 raise refusal
             case None:
-                raise StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
+                raise _too_late()
 
     def _lead(self, own: "_Ticket") -> None:
         try:
@@ -102,6 +102,9 @@ class Appender:
         """Each in a transaction of its own: one bad row harms nobody."""
         outcomes: list[Receipt | StoreUnavailable] = []
         for ticket in batch:
+            if not ticket.left():
+                outcomes.append(_too_late())
+                continue
             try:
                 with self._outbox.write(timeout=ticket.left()) as connection:
                     stored = self._sql.store(connection.connection.cursor(), [ticket.arrival])
@@ -128,6 +131,10 @@ class Appender:
                 self._waiting[0].promote()
             else:
                 self._led = False
+
+
+def _too_late() -> StoreUnavailable:
+    return StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
 
 
 class _Ticket:

@@ -27,13 +27,10 @@ def migrate(outbox: Outbox) -> None:
     """
     with outbox.write(timeout=MIGRATION_TIMEOUT) as connection:
         if not outbox.sqlite:
-            connection.execute(sa.text(f"SET LOCAL lock_timeout = {int(MIGRATION_TIMEOUT * 1000)}"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
         revision = _revision(connection)
         if revision is not None and revision not in _known():
-            reason = (
-                f"was migrated by a newer release (to {revision}); deploy that release or restore a backup"
-            )
+            reason = f"was migrated by a newer release (to {revision}); deploy that release or restore a backup"
             raise SettingsError([Fault("DATABASE_URL", reason)])
         config = _config()
         config.attributes["connection"] = connection
