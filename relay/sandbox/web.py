@@ -77,7 +77,10 @@ def _asked() -> Submission | Verdict:
 
 def _user(compass: Compass) -> str | None:
     """The sender by the email of its Basic credentials; None where they are missing or wrong."""
-    given = request.authorization
+    try:
+        given = request.authorization
+    except ValueError:  # werkzeug stumbles over Basic credentials that are not ASCII
+        return None
     if given is None or given.type != "basic" or not compass.knows(given.username, given.password):
         return None
     return given.username
