@@ -35,7 +35,7 @@ Site = Annotated[str, AfterValidator(_site)]
 
 
 class Settings(BaseModel):
-    """Everything that can be set. Each field's alias is the environment variable; its description is the documentation."""
+    """Everything that can be set: each field's alias is the environment variable, its description the documentation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -99,6 +99,11 @@ class Settings(BaseModel):
         None, alias="DYNO", description="Set by a Heroku-style platform; tells that there is one proxy."
     )
 
+    metrics_folder: Path | None = Field(
+        None,
+        alias="PROMETHEUS_MULTIPROC_DIR",
+        description="Where web processes add up their counters; set by `relay serve`.",
+    )
     environ: Mapping[str, str] = Field(
         {}, repr=False, description="Where mapping files find their secrets and settings."
     )
@@ -113,10 +118,7 @@ class Settings(BaseModel):
     @property
     def mappings_folder(self) -> Path:
         """The folder of mapping files that counts."""
-        if self.mappings is not None:
-            return self.mappings
-        here = Path("mappings")
-        return here if here.is_dir() else BUNDLED
+        return mappings_folder(self.environ)
 
     def quota(self) -> Quota:
         """COMPASS_QUOTA, read."""
@@ -133,7 +135,24 @@ BUNDLED = next(
 )
 """The mapping files that come with the package."""
 
+
+def mappings_folder(environ: Mapping[str, str]) -> Path:
+    """RELAY_MAPPINGS if it is set, else `./mappings` if that is there, else the bundled files."""
+    if given := environ.get("RELAY_MAPPINGS", "").strip():
+        return Path(given)
+    here = Path("mappings")
+    return here if here.is_dir() else BUNDLED
+
+
+SET_BY_OTHERS = frozenset({"DYNO", "PROMETHEUS_MULTIPROC_DIR"})
+"""What the platform or the relay itself sets; nothing for a person to set."""
+
 NEEDED_TO_DELIVER = ("COMPASS_URL", "COMPASS_CLOUD_ID", "COMPASS_EMAIL", "COMPASS_API_TOKEN")
+
+
+def environment() -> dict[str, str]:
+    """The process's environment, for those who hand it on."""
+    return dict(os.environ)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, delivers: bool = False) -> Settings:
@@ -141,7 +160,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, delivers: bool = 
 
     With `delivers`, what sending to Compass needs must be set too. Raises SettingsError with all faults.
     """
-    environ = dict(os.environ) if environ is None else environ
+    environ = environment() if environ is None else environ
     given = {name: value.strip() for name, value in environ.items() if value.strip()}
     faults: list[Fault] = []
     settings = None
@@ -162,7 +181,7 @@ def variables() -> dict[str, str]:
     return {
         field.alias: field.description or ""
         for field in Settings.model_fields.values()
-        if field.alias is not None and field.alias != "DYNO"
+        if field.alias is not None and field.alias not in SET_BY_OTHERS
     }
 
 

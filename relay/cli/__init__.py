@@ -5,6 +5,7 @@ import sys
 import click
 
 from relay.cli.mappings import check, send, translate
+from relay.cli.serve import config, demo, migrate_command, sandbox, serve, worker
 from relay.errors import ConfigError, NotFound, RelayError, StoreUnavailable
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 65, 66, 69, 70, 78
@@ -16,7 +17,7 @@ def relay() -> None:
     """Webhooks of PagerDuty, LaunchDarkly and Bitbucket in, Compass events out."""
 
 
-for command in (check, translate, send):
+for command in (demo, serve, worker, migrate_command, sandbox, check, translate, send, config):
     relay.add_command(command)
 
 

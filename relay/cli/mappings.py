@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import click
-import requests
 from rich.console import Console
 from rich.table import Table
 
+from relay.destinations.webhook import post_webhook
 from relay.errors import MappingError, NotFound
 from relay.intake import read_json, secrets_of
 from relay.mapping import load_mappings
@@ -16,7 +16,6 @@ from relay.mapping.compiled import Mapping
 from relay.mapping.examples import Example, describe, run_examples
 from relay.model import Webhook
 from relay.settings import Settings, load_settings
-from relay.signature import sign
 from relay.translate import translate as translate_webhook
 
 HEADER = click.option(
@@ -87,19 +86,16 @@ def send(source: str, file: click.File, url: str | None, headers: tuple[str, ...
     mapping = _mapping(settings, source)
     raw = file.read()  # type: ignore[attr-defined]
     secrets = secrets_of({source: mapping}, settings.environ)[source]
-    signed = {mapping.scheme.header: sign(mapping.scheme, body=raw, secret=secrets[0])} if secrets else {}
     if not secrets:
         click.echo(f"relay: {mapping.secret} is not set, so this is sent without a signature", err=True)
     base = (url or f"http://127.0.0.1:{settings.port}").rstrip("/")
-    try:
-        answer = requests.post(
-            f"{base}/webhooks/{source}",
-            data=raw,
-            headers={"Content-Type": "application/json", **_headers(headers), **signed},
-            timeout=30,
-        )
-    except requests.RequestException as error:
-        raise click.ClickException(f"{base} does not answer: {error}") from error
+    answer = post_webhook(
+        f"{base}/webhooks/{source}",
+        scheme=mapping.scheme,
+        secret=secrets[0] if secrets else None,
+        body=raw,
+        headers=_headers(headers),
+    )
     click.echo(answer.text.rstrip())
     sys.exit(0 if answer.ok else 1)
 

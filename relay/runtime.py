@@ -1,0 +1,126 @@
+"""The relay put together from its settings: what the web processes, the worker and the demo have in common."""
+
+import sys
+from collections.abc import Mapping as Members
+from dataclasses import dataclass
+from functools import partial
+from random import SystemRandom
+
+import structlog
+
+from relay.destinations.compass import CompassDestination
+from relay.dispatch.health import Outcome
+from relay.dispatch.loop import Dispatcher
+from relay.errors import ConfigError, Fault, SettingsError
+from relay.intake import Intake, secrets_of
+from relay.mapping import load_mappings
+from relay.mapping.compiled import Mapping
+from relay.outbox import Outbox, upkeep
+from relay.outbox.append import Appender
+from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
+from relay.telemetry import configure_logging, count_attempt
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Relay:
+    """One process's relay: its settings, its mappings, and its view of the outbox."""
+
+    settings: Settings
+    mappings: Members[str, Mapping]
+    outbox: Outbox
+    intake: Intake
+
+
+def load(environ: Members[str, str], *, delivers: bool) -> tuple[Settings, dict[str, Mapping]]:
+    """The settings and the mapping files, both checked. Raises ConfigError with the faults of both."""
+    faults: list[Fault] = []
+    settings, mappings = None, {}
+    try:
+        settings = load_settings(environ, delivers=delivers)
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        mappings = load_mappings(mappings_folder(environ), environ=environ)
+    except ConfigError as error:
+        faults += error.faults
+    if settings is None or faults:
+        raise ConfigError(faults)
+    return settings, mappings
+
+
+def assemble(settings: Settings, mappings: Members[str, Mapping]) -> Relay:
+    """One process's relay. Call it after the fork; `Relay.outbox.close()` ends it."""
+    outbox = Outbox(settings.database_url)
+    return Relay(
+        settings=settings,
+        mappings=mappings,
+        outbox=outbox,
+        intake=Intake(
+            mappings=mappings,
+            secrets=secrets_of(mappings, settings.environ),
+            unsigned=settings.allow_unsigned,
+            store=Appender(outbox).append,
+        ),
+    )
+
+
+def dispatcher(relay: Relay) -> Dispatcher:
+    """The dispatcher of this process, not yet started. The settings must be complete (see `load_settings`)."""
+    settings = relay.settings
+    url, cloud_id, email = settings.compass_url, settings.compass_cloud_id, settings.compass_email
+    if url is None or cloud_id is None or email is None or settings.compass_api_token is None:
+        raise SettingsError([Fault(name, "is not set") for name in NEEDED_TO_DELIVER])
+    compass = CompassDestination(url=url, cloud_id=cloud_id, email=email, token=settings.compass_api_token)
+    return Dispatcher(
+        relay.outbox,
+        [compass],
+        {compass.name: settings.quota()},
+        rng=SystemRandom(),
+        daily=partial(prune_old, relay),
+        observe=_observe,
+    )
+
+
+def prune_old(relay: Relay) -> None:
+    """Delete what is settled and older than the retention, in small steps."""
+    with relay.outbox.read() as connection:
+        before = relay.outbox.now(connection) - relay.settings.retention_days * DAY_MS
+    removed = sum(upkeep.prune(relay.outbox, before=before))
+    log.info("outbox.pruned", webhooks=removed, retention_days=relay.settings.retention_days)
+
+
+def log_setup(settings: Settings, mappings: Members[str, Mapping]) -> None:
+    """Logs of this process as the settings say, on standard output, without any of the secrets."""
+    readable = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    configure_logging(
+        json=not readable, level=settings.log_level, secrets=secret_values(settings, mappings), stream=sys.stdout
+    )
+
+
+def warnings(relay_settings: Settings, mappings: Members[str, Mapping]) -> list[str]:
+    """What an operator should know at start, in words."""
+    secrets = secrets_of(mappings, relay_settings.environ)
+    said = [
+        f"{mapping.secret} is not set: webhooks of {source!r} are answered 503 until it is"
+        for source, mapping in sorted(mappings.items())
+        if not secrets[source] and source not in relay_settings.allow_unsigned
+    ]
+    unsigned = sorted(relay_settings.allow_unsigned)
+    return said + [f"webhooks of {source!r} are taken without a signature" for source in unsigned]
+
+
+def secret_values(settings: Settings, mappings: Members[str, Mapping]) -> set[str]:
+    """Every value that must never be seen in a log."""
+    given = {secret for several in secrets_of(mappings, settings.environ).values() for secret in several}
+    for held in (settings.compass_api_token, settings.admin_token):
+        if held is not None:
+            given.add(held.get_secret_value())
+    return given
+
+
+def _observe(destination: str, outcome: Outcome) -> None:
+    count_attempt(destination=destination, outcome=outcome.word)

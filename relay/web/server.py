@@ -1,0 +1,103 @@
+"""gunicorn's configuration (`gunicorn -c python:relay.web.server`) and the application it serves.
+
+Each web process opens the outbox after the fork and, unless RELAY_DISPATCHER is off, delivers as well.
+"""
+
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+from flask import Flask
+
+from relay import telemetry
+from relay.dispatch.loop import Dispatcher
+from relay.runtime import Relay, assemble, dispatcher, load, log_setup
+from relay.settings import environment, load_settings
+from relay.web import create_app
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_settings = load_settings()
+
+bind = f"0.0.0.0:{_settings.port}"
+workers = _settings.web_concurrency
+threads = _settings.threads
+worker_class = "gthread"
+# PagerDuty waits 5 s and Bitbucket 10 s for an answer; a process that hangs longer than this is started anew.
+timeout = 30
+# Platforms kill 30 s after SIGTERM; a request to Compass lives 20 s at most.
+graceful_timeout = 25
+keepalive = 5
+# Our own limit on bodies is RELAY_MAX_BODY; these are for lines that no vendor sends.
+limit_request_line = 4094
+limit_request_fields = 60
+control_socket_disable = True
+errorlog = telemetry.GUNICORN_LOGGING["errorlog"]
+logconfig_dict = telemetry.GUNICORN_LOGGING["logconfig_dict"]
+
+
+def application() -> Flask:
+    """The application of one web process; called after the fork."""
+    settings, mappings = load(environment(), delivers=True)
+    log_setup(settings, mappings)
+    relay = assemble(settings, mappings)
+    app = create_app(relay)
+    app.extensions["relay"] = relay
+    return app
+
+
+def post_worker_init(worker: Any) -> None:
+    """The process is ready: begin to deliver, and stop at the first SIGTERM, while requests are still answered."""
+    relay: Relay = worker.wsgi.extensions["relay"]
+    worker.relay, worker.dispatcher = relay, None
+    if relay.settings.dispatcher == "on":
+        worker.dispatcher = dispatcher(relay)
+        worker.dispatcher.start()
+    _on_sigterm(worker, worker.dispatcher)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """The last thing in a process: what is on its way is finished, leases are given back."""
+    if getattr(worker, "dispatcher", None) is not None:
+        worker.dispatcher.stop(graceful_timeout - 2)
+    if getattr(worker, "relay", None) is not None:
+        worker.relay.outbox.close()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """In the parent: a web process has ended."""
+    if _settings.metrics_folder is not None:
+        telemetry.mark_process_dead(worker.pid, shared=_settings.metrics_folder)
+
+
+def on_exit(_server: Any) -> None:
+    """In the parent, at the very end."""
+    if _settings.metrics_folder is not None:
+        shutil.rmtree(_settings.metrics_folder, ignore_errors=True)
+
+
+def _on_sigterm(worker: Any, delivering: Dispatcher | None) -> None:
+    before: Callable[[int, FrameType | None], Any] = signal.getsignal(signal.SIGTERM)  # type: ignore[assignment]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        before(number, frame)
+        # In threads: a signal handler may have interrupted whoever holds the lock that these need.
+        if delivering is not None:
+            threading.Thread(target=delivering.stop, name="stop", daemon=True).start()
+        threading.Thread(target=_nudge, args=(worker,), name="nudge", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _nudge(worker: Any) -> None:
+    """Wake the closing process now and then, so that it drops idle connections when their time is up.
+
+    gthread (gunicorn 26) otherwise sleeps for the whole grace period while a client keeps a connection open.
+    """
+    while worker.nr_conns > 0:
+        worker.method_queue.defer(lambda: None)
+        threading.Event().wait(0.2)

@@ -1,0 +1,78 @@
+"""`POST /webhooks/<source>`: where PagerDuty, LaunchDarkly, Bitbucket and others deliver."""
+
+import time
+
+import structlog
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from relay.errors import BodyTooLarge, RelayError, RequestError, SignatureError, StoreUnavailable, UnknownSource
+from relay.intake import TestPing, receive
+from relay.model import Receipt
+from relay.outbox import machine_clock
+from relay.runtime import Relay
+from relay.telemetry import count_webhook
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def blueprint(relay: Relay) -> Blueprint:
+    """The endpoint, for this relay."""
+    webhooks = Blueprint("webhooks", __name__)
+
+    @webhooks.post("/webhooks/<source>")
+    def take(source: str) -> tuple[Response, int]:
+        began = time.perf_counter()
+        status = "internal"
+        try:
+            taken = _take(relay, source)
+            status = "duplicate" if isinstance(taken, Receipt) and taken.duplicate else _word(taken)
+            _log(source, taken, status, began)
+        except RelayError as error:
+            status = error.code if isinstance(error, RequestError) else "store_unavailable"
+            _log_refusal(source, error, status)
+            raise
+        finally:
+            known = source if source in relay.mappings else None
+            count_webhook(source=known, status=status, seconds=time.perf_counter() - began)
+        if isinstance(taken, TestPing):
+            return jsonify(webhook=None, status=status, rule=None, events=[]), 200
+        events = [{"id": event.id, "type": event.type} for event in taken.events]
+        return jsonify(webhook=taken.webhook, status=status, rule=taken.rule, events=events), 202
+
+    return webhooks
+
+
+def _take(relay: Relay, source: str) -> Receipt | TestPing:
+    if source not in relay.mappings:  # before a byte of the body is read
+        raise UnknownSource(f"no mapping file is for the source {source!r}")
+    try:
+        raw = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise BodyTooLarge(f"the body is larger than {relay.settings.max_body} bytes") from None
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return receive(relay.intake, source=source, headers=headers, raw=raw, now=machine_clock())
+
+
+def _word(taken: Receipt | TestPing) -> str:
+    return "test" if isinstance(taken, TestPing) else taken.status.value
+
+
+def _log(source: str, taken: Receipt | TestPing, status: str, began: float) -> None:
+    receipt = taken if isinstance(taken, Receipt) else None
+    log.info(
+        "webhook.received",
+        source=source,
+        status=status,
+        webhook_id=receipt and receipt.webhook,
+        rule=receipt and receipt.rule,
+        events=len(receipt.events) if receipt else 0,
+        took_ms=round((time.perf_counter() - began) * 1000, 1),
+        remote=request.remote_addr,
+    )
+
+
+def _log_refusal(source: str, error: RelayError, status: str) -> None:
+    reason = error.reason if isinstance(error, SignatureError) else str(error)
+    level = log.error if isinstance(error, StoreUnavailable) else log.warning
+    level("webhook.refused", source=source[:80], status=status, reason=reason, remote=request.remote_addr)
