@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from relay.contract import KINDS, Field, Value, fields_of
 
@@ -11,18 +12,26 @@ MISSING = object()
 """What a null, or an object with nothing in it, is fitted to: it is left out."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FITTED_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z")
+_FITTED_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d{3})?Z", re.ASCII)
 # Ten digits are seconds until 2286, thirteen are milliseconds since 2001; nothing real is between.
-_DIGITS = re.compile(r"\d{9,14}")
+_DIGITS = re.compile(r"\d{9,14}", re.ASCII)
 _SECONDS_BELOW = 100_000_000_000
+_LEAP_SECOND = re.compile(r"(:\d\d):60", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
+
+_URL = re.compile(r"(https?://)([^/?#]+)([^#]*)(#?)(.*)", re.IGNORECASE | re.DOTALL)
+# RFC 3986: what stands for itself behind the host; a % only before two hexadecimal digits.
+_UNSAFE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]")
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:\-]+[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*")
 
 
 def fit(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an event of this kind, as the contract wants them.
 
     Dates in any ISO form, or in seconds or milliseconds since 1970, become RFC 3339 in UTC; a date for a number
-    becomes milliseconds; numbers for a text become text; texts are cut at their limit; nulls and what holds
-    nothing else are left out. What cannot be fitted stays as it is, for `check` to name.
+    becomes milliseconds; numbers for a text become text; texts are cut at their limit; what a URL may not hold is
+    escaped; nulls and what holds nothing else are left out. What cannot be fitted stays as it is, for `check` to
+    name. Raises KeyError for a kind that is not in KINDS, and nothing else.
     """
     fitted = _FITTERS[kind](value)
     return fitted if isinstance(fitted, dict) else {}
@@ -36,6 +45,8 @@ def parse_date(value: Any) -> datetime | None:
         if isinstance(value, str):
             text = value.strip()
             if not _DIGITS.fullmatch(text):
+                if ":60" in text:  # Python's calendar has no leap seconds: this one and the one before are the same
+                    text = _LEAP_SECOND.sub(r"\1:59", text)
                 moment = datetime.fromisoformat(text)
                 return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
             value = int(text)
@@ -50,7 +61,10 @@ def parse_date(value: Any) -> datetime | None:
 def epoch_ms(value: Any) -> int | None:
     """The milliseconds since 1970 of a date, or None when it is none."""
     moment = parse_date(value)
-    return None if moment is None else (moment - _EPOCH) // timedelta(milliseconds=1)
+    if moment is None:
+        return None
+    since = moment - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
 def _fit_date(value: Any) -> Any:
@@ -61,9 +75,8 @@ def _fit_date(value: Any) -> Any:
     moment = parse_date(value)
     if moment is None:
         return value
-    milliseconds = moment.microsecond // 1000
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]  # noqa: PLR2004
-    return f"{text}.{milliseconds:03d}Z" if milliseconds else f"{text}Z"
+    precision = "milliseconds" if moment.microsecond >= 1000 else "seconds"  # noqa: PLR2004
+    return f"{moment.replace(tzinfo=None).isoformat(timespec=precision)}Z"
 
 
 def _fit_integer(value: Any) -> Any:
@@ -72,7 +85,7 @@ def _fit_integer(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
-        if re.fullmatch(r"-?\d{1,19}", value):
+        if _INTEGER.fullmatch(value):
             return int(value)
         milliseconds = epoch_ms(value)
         return value if milliseconds is None else milliseconds
@@ -88,9 +101,9 @@ def _fit_text(limit: int | None) -> Callable[[Any], Any]:
         if value is None:
             return MISSING
         if not isinstance(value, str):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            value = _number_as_text(value)
+            if not isinstance(value, str):
                 return value
-            return str(int(value)) if float(value).is_integer() else str(value)
         if "\0" in value:
             value = value.replace("\0", "")
         if limit is not None and len(value) > limit:
@@ -98,6 +111,34 @@ def _fit_text(limit: int | None) -> Callable[[Any], Any]:
         return value
 
     return fit_text
+
+
+def _number_as_text(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    try:
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return value
+
+
+def _fit_url(value: Any) -> Any:
+    """Branch names and people's file names get into links as they are: with spaces, umlauts, braces."""
+    if value is None:
+        return MISSING
+    if not isinstance(value, str) or _PLAIN_URL.fullmatch(value):
+        return value
+    parts = _URL.fullmatch(value.strip())
+    if parts is None:
+        return value
+    scheme, host, path, mark, fragment = parts.groups()
+    host = host if host.isascii() else _UNSAFE.sub(_escaped, host)
+    return f"{scheme.lower()}{host}{_UNSAFE.sub(_escaped, path)}{mark}{_UNSAFE.sub(_escaped, fragment)}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    # NUL is dropped, as from every text.
+    return "" if found[0] == "\0" else quote(found[0], safe="", errors="replace")
 
 
 def _fit_object(members: Mapping[str, Field]) -> Callable[[Any], Any]:
@@ -130,7 +171,7 @@ def _fitter(field: Field) -> Callable[[Any], Any]:
         case Value.NUMBER:
             return _fit_number
         case Value.TEXT:
-            return _fit_text(field.limit)
+            return _fit_url if field.url else _fit_text(field.limit)
 
 
 _FITTERS = {kind: _fitter(fields_of(kind)) for kind in KINDS}

@@ -36,7 +36,7 @@ def identify(event: Mapping[str, Any], *, component: str | None = None) -> Ident
             parts = [source, properties["pipeline"]["pipelineId"]]
         case "deployment":
             pipeline, environment = properties["pipeline"]["pipelineId"], properties["environment"]["environmentId"]
-            parts = [source, pipeline, environment, properties["sequenceNumber"]]
+            parts = [source, pipeline, environment, int(properties["sequenceNumber"])]
         case "pullRequest":
             parts = [properties["repoUrl"], properties["id"]]
         case _:
@@ -44,15 +44,18 @@ def identify(event: Mapping[str, Any], *, component: str | None = None) -> Ident
     state = next((properties[name] for name in ("state", "status", "stage") if properties.get(name)), None)
     if kind == "flag" and state is not None:
         state = state.lower()  # Compass reads the words of a flag in any case
-    order = epoch_ms(fields["lastUpdated"]) if kind == "pullRequest" else fields["updateSequenceNumber"]
+    # JSON Schema takes 5.0 for an integer, and a year 0 that Python does not have.
+    order = epoch_ms(fields["lastUpdated"]) or 0 if kind == "pullRequest" else int(fields["updateSequenceNumber"])
     return Identity(
-        # JSON keeps parts apart whatever characters they hold.
-        entity=json.dumps([kind, *parts, component], ensure_ascii=False),
+        entity=_as_text([kind, *parts, component]),
         state=state,
-        order=order or 0,
+        order=order,
         terminal=state in _TERMINAL.get(kind, ()),
     )
 
+
+# JSON keeps the parts apart, whatever characters they hold.
+_as_text = json.JSONEncoder(ensure_ascii=False).encode
 
 # The vendor's names are irregular.
 _PROPERTIES = {"custom": "customEventProperties", "push": "pushEventProperties"}
