@@ -64,6 +64,8 @@ class _Compiler:
     headers: set[str] = field(default_factory=set)
     arguments: dict[str, Any] = field(default_factory=dict)
     define: str = ""
+    complaints: dict[str, str | None] = field(default_factory=dict)
+    """What jq said of each program that was tried: rules that share their events (`*anchor`) repeat them."""
 
     def mapping(self) -> Mapping:
         data = self.document.data
@@ -281,12 +283,12 @@ class _Compiler:
     # -- jq --------------------------------------------------------------------------------------
 
     def _compiles(self, place: Place, text: str, *, inside: str) -> bool:
-        try:
-            jq.compile(f"{PRELUDE}\n{inside}\n{text}\n", args=self.arguments)
-        except ValueError as error:
-            self._fault(place, f"jq: {_first_line(error)}")
-            return False
-        return True
+        program = f"{PRELUDE}\n{inside}\n{text}\n"
+        if program not in self.complaints:
+            self.complaints[program] = _complaint(program, self.arguments)
+        if (complaint := self.complaints[program]) is not None:
+            self._fault(place, complaint)
+        return complaint is None
 
     def _program(self, place: Place, text: str, arguments: dict[str, Any]) -> Program:
         if not self.faults:
@@ -315,6 +317,14 @@ def _entries(spec: Members[str, Any]) -> list[tuple[Place, Members[str, Any]]]:
 def _one(text: str) -> str:
     """The expression's only value; none or several are an error. Written out, since a jq function is slower."""
     return f"([{text}] | if length == 1 then .[0] else _not_one end)"
+
+
+def _complaint(program: str, arguments: dict[str, Any]) -> str | None:
+    try:
+        jq.compile(program, args=arguments)
+    except ValueError as error:
+        return f"jq: {_first_line(error)}"
+    return None
 
 
 def _first_line(error: ValueError) -> str:

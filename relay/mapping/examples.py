@@ -36,9 +36,10 @@ def run_examples(folder: Path) -> Iterator[Example]:
     """
     read = read_folder(folder)
     documents = {document.data["source"]: document for document in read.documents}
+    compiled: _Compiled = {}
     for path in sorted((folder / "examples").glob("*/*.y*ml")):
         source = path.parent.name
-        yield Example(source, path.stem, tuple(_run(path, documents.get(source))))
+        yield Example(source, path.stem, tuple(_run(path, documents.get(source), compiled)))
 
 
 def describe(translation: Translation) -> dict[str, Any]:
@@ -58,7 +59,11 @@ def describe(translation: Translation) -> dict[str, Any]:
             return {"status": translation.status.value, "rule": rule, "field": field, "reason": reason, "events": []}
 
 
-def _run(path: Path, mapping_file: Document | None) -> Iterator[Fault]:
+# Most examples run with the same settings and components, and compiling takes longer than all the rest.
+_Compiled = dict[str, Mapping | list[Fault]]
+
+
+def _run(path: Path, mapping_file: Document | None, compiled: _Compiled) -> Iterator[Fault]:
     document = read_document(path)
     if isinstance(document, Fault):
         yield document
@@ -70,7 +75,7 @@ def _run(path: Path, mapping_file: Document | None) -> Iterator[Fault]:
         yield Fault(str(path), f"no mapping file is for the source {path.parent.name!r}")
         return
     data = document.data
-    mapping = _mapping(document, mapping_file)
+    mapping = _mapping(document, mapping_file, compiled)
     if isinstance(mapping, list):
         yield from mapping
         return
@@ -84,7 +89,7 @@ def _run(path: Path, mapping_file: Document | None) -> Iterator[Fault]:
     yield from _differences(document, ("expect",), data["expect"], actual)
 
 
-def _mapping(document: Document, mapping_file: Document) -> Mapping | list[Fault]:
+def _mapping(document: Document, mapping_file: Document, compiled: _Compiled) -> Mapping | list[Fault]:
     """The mapping with the example's own settings and components, whatever this machine's are."""
     data = document.data
     declared = mapping_file.data.get("settings", {})
@@ -93,7 +98,11 @@ def _mapping(document: Document, mapping_file: Document) -> Mapping | list[Fault
         if name not in declared:
             return [document.fault(("settings", name), f"{mapping_file.file} has no such setting")]
         environ[declared[name]["env"]] = ",".join(value) if isinstance(value, list) else value
-    return compile_mapping(mapping_file, environ=environ, components=data.get("components"))
+    components = data.get("components")
+    like = json.dumps([mapping_file.file, environ, components], sort_keys=True)
+    if like not in compiled:
+        compiled[like] = compile_mapping(mapping_file, environ=environ, components=components)
+    return compiled[like]
 
 
 def _differences(document: Document, place: tuple[str | int, ...], expected: Any, actual: Any) -> Iterator[Fault]:
