@@ -9,16 +9,18 @@ from random import SystemRandom
 import structlog
 
 from relay.destinations.compass import CompassDestination
-from relay.dispatch.health import Outcome
+from relay.dispatch.health import Outcome, State
 from relay.dispatch.loop import Dispatcher
 from relay.errors import ConfigError, Fault, SettingsError
 from relay.intake import Intake, secrets_of
 from relay.mapping import load_mappings
 from relay.mapping.compiled import Mapping
-from relay.outbox import Outbox, upkeep
+from relay.model import EventStatus
+from relay.outbox import Outbox, claims, upkeep, views
 from relay.outbox.append import Appender
 from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
-from relay.telemetry import configure_logging, count_attempt
+from relay.telemetry import DestinationGauges, configure_logging, count_attempt
+from relay.translate import DESTINATION
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -124,3 +126,33 @@ def secret_values(settings: Settings, mappings: Members[str, Mapping]) -> set[st
 
 def _observe(destination: str, outcome: Outcome) -> None:
     count_attempt(destination=destination, outcome=outcome.word)
+
+
+def gauges(relay: Relay) -> dict[str, DestinationGauges]:
+    """What the outbox says of each destination now, for /metrics."""
+    seen = views.status(relay.outbox)
+    names = {view.name for view in seen.destinations} | {DESTINATION}
+    standing = {view.name: view for view in seen.destinations}
+    result = {}
+    for name in sorted(names):
+        view = standing.get(name)
+        open_events = [count for count in seen.events if count.destination == name and count.status in _UNSETTLED]
+        ahead = claims.forecast(relay.outbox, name, quota=relay.settings.quota())
+        held = view.slots_held if view else 0
+        result[name] = DestinationGauges(
+            state="paused" if view and view.paused else (view.state if view else State.OPEN).value,
+            states=[*(state.value for state in State), "paused"],
+            events={(count.status.value, count.lane.name.lower()): count.count for count in open_events},
+            oldest_pending_seconds=max(
+                ((seen.now - count.oldest_at) / 1000 for count in open_events if count.status is EventStatus.PENDING),
+                default=0.0,
+            ),
+            slots_held=held,
+            slots_free=max(0, relay.settings.quota().limit - held),
+            forecast_requests=ahead.requests,
+            forecast_seconds=0.0 if ahead.drained_at is None else max(0.0, (ahead.drained_at - seen.now) / 1000),
+        )
+    return result
+
+
+_UNSETTLED = (EventStatus.PENDING, EventStatus.SENDING, EventStatus.UNROUTED, EventStatus.DEAD)

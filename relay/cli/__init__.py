@@ -6,6 +6,7 @@ import click
 
 from relay.cli.mappings import check, send, translate
 from relay.cli.serve import config, demo, migrate_command, sandbox, serve, worker
+from relay.cli.show import events, status, webhooks
 from relay.errors import ConfigError, NotFound, RelayError, StoreUnavailable
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 65, 66, 69, 70, 78
@@ -17,7 +18,12 @@ def relay() -> None:
     """Webhooks of PagerDuty, LaunchDarkly and Bitbucket in, Compass events out."""
 
 
-for command in (demo, serve, worker, migrate_command, sandbox, check, translate, send, config):
+COMMANDS = (
+    *(demo, serve, worker, migrate_command, sandbox),
+    *(check, translate, send, config),
+    *(status, webhooks, events),
+)
+for command in COMMANDS:
     relay.add_command(command)
 
 
