@@ -1,5 +1,6 @@
 """The sandbox Compass over real HTTP: every row of the contract, and every way it goes wrong on purpose."""
 
+import itertools
 import json
 import random
 import signal
@@ -127,6 +128,23 @@ def test_a_request_is_told_with_what_it_was_about(sandbox: Sandbox) -> None:
         "component": "ari:1",
         "number": 7,
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [("build", "IN_PROGRESS"), ("pullRequest", "CREATED"), ("lifecycle", "PRE_RELEASE"), ("push", None)],
+)
+def test_the_state_of_an_entity_is_told_whatever_its_kind_calls_it(
+    sandbox: Sandbox, kind: str, state: str | None
+) -> None:
+    post(sandbox, event(kind))
+    assert [one.state for one in sandbox.requests()] == [one.state for one in sandbox.events()] == [state]
+
+
+def test_what_changed_last_is_shown_last(sandbox: Sandbox) -> None:
+    for number, name in ((1, "P1"), (2, "P2"), (3, "P1")):
+        post(sandbox, incident(number, id=name))
+    assert [one.entity for one in sandbox.events()] == ["P2", "P1"]
 
 
 def test_kinds_that_are_null_count_as_absent(sandbox: Sandbox) -> None:
@@ -277,10 +295,18 @@ def test_any_body_is_either_a_submission_or_refused_with_reasons(body: bytes) ->
             pytest.fail(f"{other} is neither")
 
 
-@pytest.mark.parametrize("date", ["2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z", "2026-10-01t10:00:00.123456789z"])
-def test_valid_dates_that_pythons_calendar_does_not_have_are_taken(date: str) -> None:
-    raw = json.dumps({"cloudId": "c", "event": pull_request(date)}).encode()
-    assert isinstance(examine(raw), Submission)
+@pytest.mark.parametrize(
+    ("date", "number"),
+    [
+        ("2026-10-01t10:00:00.123456789z", 1_790_848_800_123),
+        ("2016-12-31T23:59:60Z", 1_483_228_799_000),  # Python's calendar has no leap seconds
+        ("0000-01-01T00:00:00Z", -(2**63)),  # and no year 0
+    ],
+)
+def test_every_valid_date_has_its_place_in_the_order(date: str, number: int) -> None:
+    submission = examine(json.dumps({"cloudId": "c", "event": pull_request(date)}).encode())
+    assert isinstance(submission, Submission)
+    assert submission.number == number
 
 
 def test_an_event_source_that_was_not_named_is_answered_404() -> None:
@@ -419,11 +445,28 @@ def test_a_429_has_neither_body_nor_retry_after() -> None:
     assert [one.number for one in sandbox.events()] == [5]
 
 
-def test_concurrent_requests_get_exactly_the_quota() -> None:
+def test_concurrent_requests_get_exactly_the_quota_and_are_told_in_order() -> None:
     with running_sandbox(SandboxConfig(quota=Quota(20, 60_000))) as sandbox, ThreadPoolExecutor(8) as threads:
         statuses = list(threads.map(lambda number: post(sandbox, incident(number)).status_code, range(60)))
     assert (statuses.count(202), statuses.count(429)) == (20, 40)
-    assert len(sandbox.requests()) == 60
+    arrivals = [one.at for one in sandbox.requests()]
+    assert len(arrivals) == 60
+    assert arrivals == sorted(arrivals)
+
+
+def test_threads_that_arrive_at_once_are_taken_one_by_one_and_told_in_their_order() -> None:
+    ticks = itertools.count()
+
+    def clock() -> int:
+        now = next(ticks)
+        time.sleep(now % 3 / 1000)  # so that threads overtake each other where nothing keeps them apart
+        return now
+
+    compass = Compass(SandboxConfig(quota=Quota(20, 60_000)), clock=clock)
+    with ThreadPoolExecutor(4) as threads:
+        verdicts = list(threads.map(lambda _: compass.receive("a", Verdict(400, Effect.REFUSED)), range(60)))
+    assert [one.status for one in verdicts].count(400) == 20
+    assert [one.at for one in compass.requests()] == list(range(60))
 
 
 @given(
@@ -507,11 +550,18 @@ def test_a_request_that_is_held_arrives_late(sandbox: Sandbox) -> None:
     assert [(one.number, one.effect) for one in sandbox.requests()] == [(6, Effect.STORED), (5, Effect.IGNORED)]
 
 
-@pytest.mark.parametrize(("when", "effect"), [("before", Effect.REFUSED), ("after", Effect.STORED)])
+@pytest.mark.parametrize(
+    ("fault", "effect"),
+    [
+        ({"drop": "before"}, Effect.REFUSED),
+        ({"drop": "after"}, Effect.STORED),
+        ({"drop": "after", "status": 500}, Effect.STORED),
+    ],
+)
 def test_a_dropped_connection_gives_no_answer_whether_the_event_took_effect_or_not(
-    sandbox: Sandbox, when: str, effect: Effect, capfd: pytest.CaptureFixture[str]
+    sandbox: Sandbox, fault: dict[str, Any], effect: Effect, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sandbox.fail({"drop": when})
+    sandbox.fail(fault)
     with pytest.raises(requests.ConnectionError):
         post(sandbox, incident())
     [seen] = sandbox.requests()
@@ -622,17 +672,21 @@ def test_a_sandbox_that_ends_gives_its_port_back() -> None:
         assert post(second, incident()).status_code == 202
 
 
-def test_it_runs_in_the_foreground_until_it_is_interrupted() -> None:
+def test_it_runs_in_the_foreground_without_a_word_until_it_is_interrupted() -> None:
     program = (
         "import functools; from relay.sandbox.compass import SandboxConfig; from relay.sandbox.server import serve;"
         "serve(SandboxConfig(), port=0, ready=functools.partial(print, flush=True))"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
+        assert process.stderr
         url = process.stdout.readline().strip()
         assert requests.get(f"{url}/sandbox/events", timeout=10).json() == []
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+        assert process.stderr.read() == ""
 
 
 # --- the file of event sources
