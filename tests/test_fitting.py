@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -43,6 +44,7 @@ def test_a_valid_event_stays_as_it_is(kind: str):
         (" 2019-03-01 10:31:15+01:00\n", "2019-03-01T09:31:15Z"),
         ("2019-03-01", "2019-03-01T00:00:00Z"),
         ("20190301T103115Z", "2019-03-01T10:31:15Z"),
+        ("2019-03-01t10:31:15z", "2019-03-01T10:31:15Z"),
         ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
         ("0900-01-01T00:00:00Z", "0900-01-01T00:00:00Z"),
         (1551436275, "2019-03-01T10:31:15Z"),
@@ -228,6 +230,28 @@ def test_every_date_keeps_its_moment_to_the_millisecond(moment: datetime):
     assert epoch_ms(text) == epoch_ms(moment.isoformat()) == milliseconds
     assert fitted("updateSequenceNumber", moment.isoformat()) == milliseconds
     assert check({"incident": {**least("incident")["incident"], "lastUpdated": text}}) == ()
+
+
+@pytest.mark.parametrize(
+    ("date", "milliseconds"),
+    [("9999-12-31T23:59:59-23:59", 253_402_387_139_000), ("0001-01-01T00:00:00+23:59", -62_135_683_140_000)],
+)
+def test_a_date_beyond_the_calendar_of_utc_stays_as_it_is_and_keeps_its_moment(date: str, milliseconds: int):
+    assert fitted("lastUpdated", date) == date
+    assert epoch_ms(date) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://" + "a" * 300_000 + " ", "https://a.example/" + "%" * 300_000, ":60" * 100_000, "1" * 300_000],
+    ids=["long host", "escapes", "leap seconds", "digits"],
+)
+def test_a_long_text_is_read_in_the_time_that_it_is_long(text: str):
+    """A hostile body must not hold a web process for minutes."""
+    began = time.perf_counter()
+    for place in ("url", "lastUpdated", "updateSequenceNumber", "displayName"):
+        fitted(place, text)
+    assert time.perf_counter() - began < 3
 
 
 @given(JSON)

@@ -22,7 +22,8 @@ _INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
 _URL = re.compile(r"(https?://)([^/?#]+)([^#]*)(#?)(.*)", re.IGNORECASE | re.DOTALL)
 # RFC 3986: what stands for itself behind the host; a % only before two hexadecimal digits.
 _UNSAFE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]")
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:\-]+[A-Za-z0-9\-._~:/?@!$&'()*+,;=]*")
+# Its parts share no first character, so that a long link is read once, whatever it holds.
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:\-]+(?:[/?][A-Za-z0-9\-._~:/?@!$&'()*+,;=]*)?")
 
 
 def fit(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def fit(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_date(value: Any) -> datetime | None:
-    """The moment that a text or a number means, or None. A date without an offset is taken as UTC."""
+    """The moment that a text or a number means, in any time zone, or None. Without an offset it is taken as UTC."""
     if isinstance(value, bool):
         return None
     try:
@@ -47,8 +48,8 @@ def parse_date(value: Any) -> datetime | None:
             if not _DIGITS.fullmatch(text):
                 if ":60" in text:  # Python's calendar has no leap seconds: this one and the one before are the same
                     text = _LEAP_SECOND.sub(r"\1:59", text)
-                moment = datetime.fromisoformat(text)
-                return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+                moment = datetime.fromisoformat(text.upper())  # RFC 3339 also takes `t` and `z`
+                return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
             value = int(text)
         if isinstance(value, (int, float)):
             milliseconds = value * 1000 if abs(value) < _SECONDS_BELOW else value
@@ -74,6 +75,10 @@ def _fit_date(value: Any) -> Any:
         return value
     moment = parse_date(value)
     if moment is None:
+        return value
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:  # the last hours of the year 9999, in the far west
         return value
     precision = "milliseconds" if moment.microsecond >= 1000 else "seconds"  # noqa: PLR2004
     return f"{moment.replace(tzinfo=None).isoformat(timespec=precision)}Z"
