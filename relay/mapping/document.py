@@ -1,7 +1,10 @@
 """YAML and JSON read strictly, with the line of every value, so that a fault can be shown where it stands."""
 
 import json
+import math
 import re
+from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,6 +19,12 @@ from relay.errors import Fault
 
 Place = tuple[str | int, ...]
 """Where a value stands in a document: `("rules", 0, "when")`."""
+
+MAX_DEPTH = 50
+"""How deep a document may nest."""
+
+MAX_VALUES = 500_000
+"""How many values a document may hold, each as often as aliases repeat it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,13 @@ def parse_document(text: str, *, file: str) -> Document | Fault:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         return Fault(file, f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else None)
-    except yaml.YAMLError as error:  # a character YAML does not allow has no mark
-        return Fault(file, f"not YAML: {error}")
+    except yaml.reader.ReaderError as error:  # a character that YAML does not allow
+        line = text.count("\n", 0, error.position) + 1
+        return Fault(file, f"not YAML: the character U+{error.character:04X} is not allowed", line)
+    except (ValueError, OverflowError):  # the library's own reading of \UFFFFFFFF
+        return Fault(file, "not YAML: an escape in double quotes stands for no character")
+    except RecursionError:
+        return Fault(file, f"nests deeper than {MAX_DEPTH} levels")
     lines: dict[Place, int] = {}
     try:
         data = None if root is None else _build(root, (), lines)
@@ -78,14 +92,18 @@ def dotted(place: Place) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML 1.2's idea of plain values: `on` and `no` are words, a date is a text."""
+    """Plain values as in JSON: `on` and `no` are words, dates, `0123`, `1_000` and `12:30` are texts."""
 
 
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("int", "float", "null")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_PlainLoader.yaml_implicit_resolvers = {}
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(?:~|null|)$"), ["~", "n", ""])
 _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]*)$"), list("-0123456789"))
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$"),
+    list("-0123456789"),
+)
 
 
 @dataclass
@@ -100,26 +118,63 @@ def _build(node: yaml.Node, place: Place, lines: dict[Place, int], inside: tuple
     lines[place] = line
     if node in inside:
         raise _Refused(place, line, "an alias must not stand inside its own anchor")
-    if isinstance(node, yaml.SequenceNode):
+    if len(inside) > MAX_DEPTH:
+        raise _Refused(place, line, f"nests deeper than {MAX_DEPTH} levels")
+    if len(lines) > MAX_VALUES:
+        raise _Refused(place, line, f"holds more than {MAX_VALUES} values, counting what aliases repeat")
+    if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
         return [_build(item, (*place, index), lines, (*inside, node)) for index, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _Refused(place, line, "a key must be plain text")
-            key = key_node.value
-            if key == "<<":
-                raise _Refused(place, line, "merge keys (<<) are not supported; write the members out")
-            if key in result:
-                raise _Refused((*place, key), line, "this key stands here twice")
+            key = _key(key_node, place, result)
             result[key] = _build(value_node, (*place, key), lines, (*inside, node))
-            lines[*place, key] = line
+            lines[*place, key] = key_node.start_mark.line + 1
         return result
-    try:
-        return _PlainLoader("").construct_object(node)
-    except yaml.YAMLError:
-        raise _Refused(place, line, f"unsupported value {node.value!r}") from None
+    if not isinstance(node, yaml.ScalarNode):
+        raise _Refused(place, line, f"the tag {node.tag} is not supported")
+    return _scalar(node, place, line)
+
+
+def _key(node: yaml.Node, place: Place, before: Container[str]) -> str:
+    line = node.start_mark.line + 1
+    if not isinstance(node, yaml.ScalarNode):
+        raise _Refused(place, line, "a key must be plain text")
+    key = _text(node.value, place, line)
+    if key == "<<":
+        raise _Refused(place, line, "merge keys (<<) are not supported; write the members out")
+    if key in before:
+        raise _Refused((*place, key), line, "this key stands here twice")
+    return key
+
+
+def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
+    match node.tag.removeprefix("tag:yaml.org,2002:"):
+        case "str":
+            return _text(node.value, place, line)
+        case "null" if node.value in ("", "~", "null"):
+            return None
+        case "bool" if node.value in ("true", "false"):
+            return node.value == "true"
+        case "int" | "float" if len(node.value) < _LONGEST_NUMBER:
+            with suppress(ValueError):
+                number = json.loads(node.value)
+                if isinstance(number, (int, float)) and math.isfinite(number):
+                    return number
+    raise _Refused(place, line, f"unsupported value {node.value[:60]!r}")
+
+
+def _text(text: str, place: Place, line: int) -> str:
+    if not _SURROGATE.search(text):
+        return text
+    try:  # as in JSON, two escapes may stand for one character
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _Refused(place, line, "an escape in double quotes stands for half a character") from None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_NUMBER = 300
 
 
 @cache
