@@ -204,7 +204,7 @@ class _Compiler:
             condition = self._at((*place, "when"), self._condition((*place, "when"), entry["when"], item=item))
             piece = f"(if {condition} then {piece} else empty end)"
         if item:
-            each = self._at((*place, "for_each"), self._expression((*place, "for_each"), entry["for_each"]))
+            each = self._expression((*place, "for_each"), entry["for_each"])
             listed = self._at((*place, "for_each"), f"{each} | _list")
             piece = f"(({listed})[] as $item | {piece})"
         return kind, piece
