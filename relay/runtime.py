@@ -11,16 +11,17 @@ import structlog
 from relay.destinations.compass import CompassDestination
 from relay.dispatch.health import Outcome, State
 from relay.dispatch.loop import Dispatcher
-from relay.errors import ConfigError, Fault, SettingsError
-from relay.intake import Intake, secrets_of
+from relay.errors import ConfigError, Fault, SettingsError, UnknownSource
+from relay.intake import Intake, read_json, secrets_of
 from relay.mapping import load_mappings
 from relay.mapping.compiled import Mapping
-from relay.model import EventStatus
+from relay.model import EventStatus, Webhook
 from relay.outbox import Outbox, claims, upkeep, views
 from relay.outbox.append import Appender
+from relay.outbox.upkeep import Retranslation, StoredWebhook
 from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
 from relay.telemetry import DestinationGauges, configure_logging, count_attempt
-from relay.translate import DESTINATION
+from relay.translate import DESTINATION, translate
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -101,6 +102,16 @@ def log_setup(settings: Settings, mappings: Members[str, Mapping]) -> None:
     configure_logging(
         json=not readable, level=settings.log_level, secrets=secret_values(settings, mappings), stream=sys.stdout
     )
+
+
+def retranslate(mappings: Members[str, Mapping], stored: StoredWebhook) -> Retranslation:
+    """What a stored webhook becomes with these mappings. Raises UnknownSource when its source has none any more."""
+    mapping = mappings.get(stored.source)
+    if mapping is None:
+        raise UnknownSource(f"no mapping file is for the source {stored.source!r} any more")
+    text, body = read_json(stored.raw)
+    webhook = Webhook(stored.source, mapping.kept(stored.headers), stored.raw, text, body)
+    return Retranslation(translate(webhook, mapping)[0], mapping.digest)
 
 
 def warnings(relay_settings: Settings, mappings: Members[str, Mapping]) -> list[str]:

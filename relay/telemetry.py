@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import (
@@ -45,17 +45,6 @@ _REFUSED = frozenset({"body", "raw"})
 _DEEPEST = 6
 
 _LIBRARIES = ("gunicorn.error", "gunicorn.access", "werkzeug", "alembic", "py.warnings")
-
-GUNICORN_LOGGING: Final[Mapping[str, Any]] = {
-    "errorlog": None,
-    "logconfig_dict": {
-        "incremental": True,
-        "loggers": {name: {"propagate": True} for name in ("gunicorn.error", "gunicorn.access")},
-        "handlers": {},
-        "root": {},
-    },
-}
-"""gunicorn's settings that leave its lines to `configure_logging`, from its first one on."""
 
 
 def configure_logging(
@@ -103,6 +92,8 @@ def configure_logging(
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+    # It tells of every connection which kind of database it talks to.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class _Output:

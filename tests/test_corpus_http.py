@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,6 @@ def test_every_webhook_of_the_corpus_is_taken_translated_and_delivered(tmp_path)
 
 
 def _settled(folder: Path) -> int:
-    import sqlite3
-
     with sqlite3.connect(folder / "relay.db") as connection:
         query = "SELECT status, count(*) FROM events GROUP BY status"
         counts = dict(connection.execute(query).fetchall())

@@ -22,7 +22,9 @@ def _commands(group: click.Group, prefix: str = "") -> list[str]:
     names = []
     for name, command in group.commands.items():
         inner = _commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else []
-        names += [f"{prefix}{name}", *inner] if not inner or command.invoke_without_command else inner
+        names += (
+            [f"{prefix}{name}", *inner] if not inner or getattr(command, "invoke_without_command", False) else inner
+        )
     return names
 
 

@@ -249,35 +249,6 @@ def test_a_stream_that_only_takes_ascii_gets_the_line_escaped() -> None:
     assert b"zo\\xeb" in raw.getvalue()
 
 
-# --- gunicorn
-
-
-def test_every_line_of_a_real_gunicorn_is_json(tmp_path: Path) -> None:
-    (tmp_path / "conf.py").write_text(
-        "import sys\n"
-        "from relay.telemetry import GUNICORN_LOGGING, configure_logging\n"
-        "configure_logging(json=True, stream=sys.stdout)\n"
-        "globals().update(GUNICORN_LOGGING)\n"
-        "bind = '127.0.0.1:0'\n"
-    )
-    (tmp_path / "app.py").write_text("def app(environ, start_response): pass\n")
-    command = [sys.executable, "-m", "gunicorn", "--config", "conf.py", "app:app"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "Booting worker" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=20)
-    told = [json.loads(line) for line in lines + rest.splitlines()]
-    assert errors == ""
-    assert {line["event"] for line in told} == {"library"}
-    assert any("Starting gunicorn" in line["message"] for line in told)
-    assert len({line["message"] for line in told}) == len(told), "a line came twice"
-
-
 # --- metrics
 
 

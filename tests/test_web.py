@@ -11,6 +11,7 @@ import requests
 from werkzeug.serving import make_server
 
 from relay.outbox import Outbox
+from relay.outbox.migrations import migrate
 from relay.runtime import assemble, load
 from relay.signature import Scheme, sign
 from relay.web import create_app
@@ -57,10 +58,8 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(tmp_path: Path, mappings: Path, database: Path):
+def url(mappings: Path, database: Path):
     """A relay behind a real server; two sources, of which one has no secret."""
-    from relay.outbox.migrations import migrate
-
     outbox = Outbox(f"sqlite:///{database}")
     migrate(outbox)
     outbox.close()

@@ -7,6 +7,7 @@ import click
 from relay.cli.mappings import check, send, translate
 from relay.cli.serve import config, demo, migrate_command, sandbox, serve, worker
 from relay.cli.show import events, status, webhooks
+from relay.cli.upkeep import pause, prune_command, replay, resume
 from relay.errors import ConfigError, NotFound, RelayError, StoreUnavailable
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 65, 66, 69, 70, 78
@@ -22,6 +23,7 @@ COMMANDS = (
     *(demo, serve, worker, migrate_command, sandbox),
     *(check, translate, send, config),
     *(status, webhooks, events),
+    *(replay, prune_command, pause, resume),
 )
 for command in COMMANDS:
     relay.add_command(command)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -39,7 +40,13 @@ def serve() -> None:
     outbox.close()
     for sentence in warnings(settings, mappings):
         log.warning("start.warning", message=sentence)
-    log.info("start", port=settings.port, sources=sorted(mappings), dispatcher=settings.dispatcher)
+    log.info(
+        "start",
+        version=metadata.version("compass-relay"),
+        port=settings.port,
+        sources=sorted(mappings),
+        dispatcher=settings.dispatcher,
+    )
     environ = {**environment(), telemetry.MULTIPROCESS_VARIABLE: str(telemetry.shared_folder())}
     arguments = [sys.executable, "-m", "gunicorn", "-c", "python:relay.web.server", "relay.web.server:application()"]
     os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter, arguments of our own

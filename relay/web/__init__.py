@@ -23,7 +23,8 @@ RETRY_SECRET = 60
 def create_app(relay: Relay) -> Flask:
     """The WSGI application around one process's relay."""
     app = Flask("relay")
-    app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body
+    # One byte more than is taken: a body in chunks is cut off here, and must be seen to be too long, not wrong.
+    app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body + 1
     app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(webhooks.blueprint(relay))

@@ -46,12 +46,21 @@ def blueprint(relay: Relay) -> Blueprint:
 def _take(relay: Relay, source: str) -> Receipt | TestPing:
     if source not in relay.mappings:  # before a byte of the body is read
         raise UnknownSource(f"no mapping file is for the source {source!r}")
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    raw = _body(relay.settings.max_body)
+    return receive(relay.intake, source=source, headers=headers, raw=raw, now=machine_clock())
+
+
+def _body(limit: int) -> bytes:
+    """The raw body. Raises BodyTooLarge, mostly before a byte of it is read."""
+    too_large = BodyTooLarge(f"the body is larger than {limit} bytes")
     try:
         raw = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise BodyTooLarge(f"the body is larger than {relay.settings.max_body} bytes") from None
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    return receive(relay.intake, source=source, headers=headers, raw=raw, now=machine_clock())
+        raise too_large from None
+    if len(raw) > limit:
+        raise too_large
+    return raw
 
 
 def _word(taken: Receipt | TestPing) -> str:
