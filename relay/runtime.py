@@ -18,7 +18,7 @@ from relay.mapping.compiled import Mapping
 from relay.model import EventStatus, Webhook
 from relay.outbox import Outbox, claims, upkeep, views
 from relay.outbox.append import Appender
-from relay.outbox.upkeep import Retranslation, StoredWebhook
+from relay.outbox.replay import Retranslation, StoredWebhook
 from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
 from relay.telemetry import DestinationGauges, configure_logging, count_attempt
 from relay.translate import DESTINATION, translate

@@ -14,7 +14,8 @@ from relay.errors import NotFound
 from relay.mapping import load_mappings
 from relay.model import EventStatus, WebhookStatus
 from relay.outbox import Outbox, claims, views
-from relay.outbox.upkeep import Outcome, Replayed, prune, replay_events, replay_webhooks
+from relay.outbox.replay import Outcome, Replayed, replay_events, replay_webhooks
+from relay.outbox.upkeep import prune
 from relay.runtime import DAY_MS, retranslate
 from relay.translate import DESTINATION
 
