@@ -19,7 +19,8 @@ import pytest
 from pydantic import SecretStr
 
 from relay.destinations import Destination, Limits, NoAnswer, stopwatch
-from relay.destinations.compass import MAX_MESSAGE, CompassDestination, request_body
+from relay.destinations.answers import MAX_MESSAGE
+from relay.destinations.compass import CompassDestination, request_body
 from relay.destinations.transport import MAX_BODY
 from relay.model import Answer, Claim
 

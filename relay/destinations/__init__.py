@@ -44,6 +44,8 @@ class NoAnswer(StrEnum):
     """The two sides could not agree on a secure connection."""
     TIMEOUT = "timeout"
     """No answer in time; the request may have arrived."""
+    UNREADABLE = "unreadable"
+    """An answer came, but it does not say whether the event is there."""
     INTERNAL = "internal"
     """Our own mistake, not foreseen."""
 

@@ -47,7 +47,7 @@ class Reply:
     headers: Mapping[str, str]
     """Looked up in any case."""
     body: bytes
-    """The first MAX_BODY bytes; empty when the body broke off or did not come in time."""
+    """Its beginning, MAX_BODY bytes at most; empty when the body broke off or did not come in time."""
 
 
 @dataclass(frozen=True)
@@ -82,30 +82,41 @@ class Transport:
         self._session.mount("http://", _Adapter(pool_maxsize=POOL_SIZE, max_retries=0))
         self._session.mount("https://", _Adapter(pool_maxsize=POOL_SIZE, max_retries=0))
 
-    def request(self, method: str, url: str, *, body: bytes | None = None, age: Callable[[], float]) -> Reply | Silence:
-        """Send one request, with JSON or without a body, and return within `Limits.total` what came of it.
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        age: Callable[[], float],
+        within: float | None = None,
+        most: int = MAX_BODY,
+    ) -> Reply | Silence:
+        """Send one request, with JSON or without a body, and return what came of it.
 
-        `age` tells the seconds since the claim: see `Limits.write`. Never raises.
+        `age` tells the seconds since the claim: see `Limits.write`. `within` is how many seconds this may take,
+        unless `Limits.total`; `most` how many bytes of the answer's body are read. Never raises.
         """
+        within = self._limits.total if within is None else within
         if age() > self._limits.write:
             return Silence(NoAnswer.LATE, f"{age():.0f} s after the claim; nothing was sent")
         exchange = _Exchange(lambda: age() <= self._limits.write)
         thread = threading.Thread(
-            target=self._run, args=(exchange, method, url, body), name="relay-request", daemon=True
+            target=self._run, args=(exchange, method, url, body, within, most), name="relay-request", daemon=True
         )
         try:
             thread.start()
         except RuntimeError as error:  # the machine has no thread left
             return Silence(NoAnswer.INTERNAL, str(error))
-        thread.join(self._limits.total)
+        thread.join(within)
         outcome = exchange.cut() if thread.is_alive() else exchange.outcome
-        return outcome or Silence(NoAnswer.TIMEOUT, f"no answer within {self._limits.total:g} s")
+        return outcome or Silence(NoAnswer.TIMEOUT, f"no answer within {within:.3g} s")
 
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
 
-    def _run(self, exchange: "_Exchange", method: str, url: str, body: bytes | None) -> None:
+    def _run(self, exchange: "_Exchange", method: str, url: str, body: bytes | None, within: float, most: int) -> None:
         _current.set(exchange)
         try:
             with self._session.request(
@@ -113,13 +124,13 @@ class Transport:
                 url,
                 data=body,
                 headers=None if body is None else {"Content-Type": "application/json"},
-                timeout=(self._limits.connect, self._limits.total),
+                timeout=(self._limits.connect, within),
                 allow_redirects=False,
                 stream=True,
             ) as response:
                 # The status is the answer. Should the body break off, there is only less to show.
                 exchange.outcome = Reply(response.status_code, response.headers, b"")
-                exchange.outcome = Reply(response.status_code, response.headers, response.raw.read(MAX_BODY))
+                exchange.outcome = Reply(response.status_code, response.headers, response.raw.read(most))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of this request
             exchange.outcome = exchange.outcome or _silence(error)
 
