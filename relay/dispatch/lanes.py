@@ -23,7 +23,8 @@ class Head:
 
     event: int
     entity: bytes
-    lane: Lane
+    rank: Lane
+    """The lane in which it queues."""
     due_at: int
 
 
@@ -42,12 +43,12 @@ def choose(heads: Sequence[Head], *, now: int, turn: int, unhurried_at: int, pro
         return min(may_go, key=lambda head: (head.due_at, head.event))
     if turn % AGED_TURN == 0:
         return min(may_go, key=lambda head: (_aged(head, now), head.due_at, head.event))
-    return min(may_go, key=lambda head: head.lane)
+    return min(may_go, key=lambda head: head.rank)
 
 
 def _from(head: Head, unhurried_at: int) -> int:
-    return head.due_at if head.lane is Lane.URGENT else max(head.due_at, unhurried_at)
+    return head.due_at if head.rank is Lane.URGENT else max(head.due_at, unhurried_at)
 
 
 def _aged(head: Head, now: int) -> int:
-    return max(Lane.URGENT, head.lane - (now - head.due_at) // AGEING_MS)
+    return max(Lane.URGENT, head.rank - (now - head.due_at) // AGEING_MS)

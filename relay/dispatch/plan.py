@@ -7,7 +7,7 @@ every change of state is kept.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.model import Coalesce, Lane
@@ -45,6 +45,14 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Newest:
+    """The newest event of an entity that was delivered, or sent and never answered."""
+
+    place: Place
+    state: str | None
+
+
+@dataclass(frozen=True)
 class Superseded:
     """An event that is not sent, and the newer one that makes it unnecessary."""
 
@@ -56,23 +64,24 @@ class Superseded:
 class Plan:
     """What to do with an entity's waiting events; those in neither field wait for another turn."""
 
-    next: Waiting | None
-    """The one to send next, perhaps not yet due; None when nothing waits. It goes in the lane of the most
-    urgent one that waits behind it."""
+    next: Waiting | None = None
+    """The one to send next, perhaps not yet due; None when nothing waits."""
+    rank: Lane = Lane.LOW
+    """The lane in which it queues: that of the most urgent one behind it, or the one below that if nothing that
+    waits changes the entity's state. So in a storm of updates what begins and what is over goes first."""
     superseded: tuple[Superseded, ...] = ()
 
 
-def plan(waiting: Sequence[Waiting], sent: Place | None) -> Plan:
+def plan(waiting: Sequence[Waiting], newest: Newest | None) -> Plan:
     """Decide about an entity of which nothing is on its way.
 
-    `waiting` is in order of place and may be the beginning of a longer row; `sent` is the newest event that
-    was delivered, or sent and never answered.
+    `waiting` is in order of place and may be the beginning of a longer row.
     """
     superseded: list[Superseded] = []
     fresh: list[Waiting] = []
     for one in waiting:
-        if sent is not None and one.place < sent:
-            superseded.append(Superseded(one.event, sent.event))
+        if newest is not None and one.place < newest.place:
+            superseded.append(Superseded(one.event, newest.place.event))
         else:
             fresh.append(one)
     chosen: Waiting | None = None
@@ -80,9 +89,7 @@ def plan(waiting: Sequence[Waiting], sent: Place | None) -> Plan:
         superseded += [Superseded(one.event, run[-1].event) for one in run[:-1]]
         if chosen is None or chosen.failures >= GIVES_WAY:
             chosen = run[-1]
-    if chosen is not None:
-        chosen = replace(chosen, lane=min(one.lane for one in fresh))
-    return Plan(chosen, tuple(superseded))
+    return Plan(chosen, _rank(fresh, newest), tuple(superseded))
 
 
 def number_for(*, order: int, fixed: int | None, last: int | None) -> int:
@@ -106,6 +113,13 @@ def _runs(waiting: Iterable[Waiting]) -> Iterator[list[Waiting]]:
         run.append(one)
     if run:
         yield run
+
+
+def _rank(fresh: Sequence[Waiting], newest: Newest | None) -> Lane:
+    lane = min((one.lane for one in fresh), default=Lane.LOW)
+    state = None if newest is None else newest.state
+    changes = state is None or any(one.state != state for one in fresh)
+    return lane if changes else Lane(min(lane + 1, Lane.LOW))
 
 
 def _may_be_left_out(one: Waiting, following: Waiting) -> bool:

@@ -125,7 +125,7 @@ def judge(answer: Answer) -> Verdict:  # noqa: C901, PLR0911, PLR0912 - a table,
         case 3, _:
             return Misdirected(f"answered {status}, a redirect, which is not followed: is the URL right?")
         case 4, 401:
-            return Misdirected(f"{reason}: are the e-mail address and the API token right?")
+            return Misdirected(f"{reason}: are the account and its token or password right?")
         case 4, _ if answer.error in _MISDIRECTED:
             return Misdirected(f"{reason}: {_HINTS[answer.error]}")
         case 4, 403:
@@ -152,7 +152,7 @@ def spread(wait_ms: int, rng: Random) -> int:
 _PASSING = frozenset({"STORE_CONFLICT_EXCEPTION", "INTERNAL_SERVER_ERROR"})
 
 # Error types that every event would get.
-_MISDIRECTED = frozenset({"CLOUD_ID_INVALID", "COMPASS_NOT_AVAILABLE"})
+_MISDIRECTED = frozenset({"CLOUD_ID_INVALID", "COMPASS_NOT_AVAILABLE", "NO_CALENDAR", "NO_PERMISSION"})
 
 _HINTS = {
     "ARGUMENT_INVALID": "a value does not fit: see the message, mend the mapping, then replay the webhook",
@@ -164,6 +164,8 @@ _HINTS = {
     "FIELD_CANNOT_BE_NULL": "the mapping leaves out a field that Compass wants: see the message",
     "FIELD_MISSING": "the mapping leaves out a field that Compass wants: see the message",
     "FORMAT_INVALID": "a field does not have the form that Compass wants: see the message, mend the mapping",
+    "NO_CALENDAR": "is RELEASE_URL the base of the server, without /events/?",
+    "NO_PERMISSION": "may the account edit events in the calendar?",
     "ONE_OF_DIRECTIVE_VALIDATION_ERROR": "an event must be of exactly one kind; mend the mapping",
     "PERMISSION_DENIED": "may the owner of the API token edit this component in Compass?",
 }

@@ -190,13 +190,13 @@ _FIRST = "SELECT id, status, rule FROM webhooks WHERE source = :source AND dedup
 
 _ITS_EVENTS = "SELECT id, type FROM events WHERE webhook_id = :webhook ORDER BY id"
 
-_INSERT_EVENT = """
+INSERT_EVENT = """
 INSERT INTO events (
     webhook_id, created_at, due_at, destination, type, component, unrouted, body, entity, state, source_order,
-    terminal, event_source, lane, coalesce, status
+    terminal, event_source, lane, rank, coalesce, status
 ) VALUES (
     :webhook, :now, :now, :destination, :type, :component, :unrouted, :body, :entity, :state, :source_order,
-    :terminal, :event_source, :lane, :coalesce, :status
+    :terminal, :event_source, :lane, :lane, :coalesce, :status
 )
 RETURNING id
 """
@@ -213,7 +213,7 @@ class _Sql:
         self._translate_again = spelled(_TRANSLATE_AGAIN)
         self._first = spelled(_FIRST)
         self._its_events = spelled(_ITS_EVENTS)
-        self._insert_event = spelled(_INSERT_EVENT)
+        self._insert_event = spelled(INSERT_EVENT)
 
     def store(self, cursor: _Cursor, arrivals: Sequence[Arrival]) -> list[Receipt | StoreUnavailable]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""

@@ -100,9 +100,12 @@ def claim(outbox: Outbox, destination: str, *, quota: Quota, token: str, steady:
             )
             if not isinstance(head, Head):
                 return Wait(head, Why.DUE, now)
-            following = arrange(connection, destination, head.entity, now)
-            if following is not None and following.due_at <= now:
-                return _lease(connection, here, following.event, token=token, quota=quota, now=now)
+            plan = arrange(connection, destination, head.entity, now)
+            if plan.next is None or plan.next.due_at > now:
+                continue
+            # It may rank lower than on its arrival: then perhaps something else goes first.
+            if plan.rank <= head.rank or here.health.probing:
+                return _lease(connection, here, plan.next.event, token=token, quota=quota, now=now)
         return Wait(now, Why.MORE, now)
 
 
@@ -214,14 +217,14 @@ def _must_wait(connection: sa.Connection, here: Standing, quota: Quota, held: Se
 
 def _heads(connection: sa.Connection, destination: str) -> list[Head]:
     """The event of each lane that is due first."""
-    rows = (connection.execute(_HEAD, {"destination": destination, "lane": lane.value}).one_or_none() for lane in Lane)
-    return [Head(row.id, row.entity, Lane(row.lane), row.due_at) for row in rows if row is not None]
+    rows = (connection.execute(_HEAD, {"destination": destination, "rank": rank.value}).one_or_none() for rank in Lane)
+    return [Head(row.id, row.entity, Lane(row.rank), row.due_at) for row in rows if row is not None]
 
 
 def _lease(connection: sa.Connection, here: Standing, event: int, *, token: str, quota: Quota, now: int) -> Claim:
     row = connection.execute(_EVENT, {"event": event}).one()
     number = take_number(connection, here.name, row.entity, event, now)
-    paced_at = here.paced_at if row.lane == Lane.URGENT else now
+    paced_at = here.paced_at if row.rank == Lane.URGENT else now
     standing.count_claim(connection, here.name, paced_at=paced_at)
     trigger = "probe" if here.health.probing else row.trigger
     lease_until = now + LEASE_MS
@@ -248,6 +251,7 @@ def _lease(connection: sa.Connection, here: Standing, event: int, *, token: str,
         lease_until=lease_until,
         trigger=trigger,
         waited_ms=now - row.created_at,
+        repeat=bool(row.repeat),
     )
 
 
@@ -308,8 +312,8 @@ SELECT held_until FROM attempts WHERE destination = :destination AND held_until 
 """)
 
 _HEAD = sa.text("""
-SELECT id, entity, lane, due_at FROM events
-WHERE destination = :destination AND lane = :lane AND status = 'pending' AND ready = 1
+SELECT id, entity, rank, due_at FROM events
+WHERE destination = :destination AND rank = :rank AND status = 'pending' AND ready = 1
 ORDER BY due_at, id
 LIMIT 1
 """)
@@ -319,7 +323,12 @@ SELECT min(lease_until) FROM events WHERE destination = :destination AND status 
 """)
 
 _EVENT = sa.text("""
-SELECT entity, type, component, body, lane, failures, trigger, created_at FROM events WHERE id = :event
+SELECT entity, type, component, body, rank, failures, trigger, created_at,
+       number IS NOT NULL OR EXISTS (
+           SELECT 1 FROM entities n WHERE n.destination = events.destination AND n.entity = events.entity
+       ) AS repeat
+FROM events
+WHERE id = :event
 """)
 
 _LEASE = sa.text("""

@@ -6,27 +6,27 @@ them. New events come in ready, and the first claim that meets one puts its enti
 
 import sqlalchemy as sa
 
-from relay.dispatch.plan import Place, Waiting, number_for, plan
+from relay.dispatch.plan import Newest, Place, Plan, Waiting, number_for, plan
 from relay.model import Coalesce, Lane
 
 BATCH = 500
 """How many of an entity's waiting events are looked at together."""
 
 
-def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int) -> Waiting | None:
+def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int) -> Plan:
     """Put an entity's waiting events in order: what is left out is superseded, one is ready, the rest wait.
 
-    Answers the one that is ready, or None when nothing waits or one of them is on its way.
+    There is no next one while one of them is on its way.
     """
     here = {"destination": destination, "entity": entity}
     if connection.scalar(_ON_ITS_WAY, here) is not None:
         connection.execute(_PARK, {**here, "event": 0})
-        return None
-    newest = connection.execute(_NEWEST, here).one_or_none()
-    sent = None if newest is None else Place(newest.source_order, bool(newest.terminal), newest.event_id)
+        return Plan()
+    row = connection.execute(_NEWEST, here).one_or_none()
+    newest = None if row is None else Newest(_place(row), row.state)
     while True:
         waiting = [_waiting(row) for row in connection.execute(_WAITING, {**here, "batch": BATCH})]
-        decided = plan(waiting, sent)
+        decided = plan(waiting, newest)
         if decided.superseded:
             left_out = [{"event": one.event, "successor": one.successor, "now": now} for one in decided.superseded]
             connection.execute(_SUPERSEDE, left_out)
@@ -34,11 +34,11 @@ def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int
         if not (undecided and decided.superseded and len(waiting) == BATCH):
             break
     if decided.next is not None:
-        ready = {**here, "event": decided.next.event, "lane": decided.next.lane.value}
+        ready = {**here, "event": decided.next.event, "rank": decided.rank.value}
         if len(waiting) > 1:
             connection.execute(_PARK, ready)
         connection.execute(_READY, ready)
-    return decided.next
+    return decided
 
 
 def take_number(connection: sa.Connection, destination: str, entity: bytes, event: int, now: int) -> int:
@@ -56,9 +56,13 @@ def move_on(connection: sa.Connection, event: int, now: int) -> None:
     connection.execute(_MOVE_ON, {"event": event, "now": now})
 
 
+def _place(row: sa.Row[tuple[object, ...]]) -> Place:
+    return Place(row.source_order, bool(row.terminal), row.id)
+
+
 def _waiting(row: sa.Row[tuple[object, ...]]) -> Waiting:
     return Waiting(
-        place=Place(row.source_order, bool(row.terminal), row.id),
+        place=_place(row),
         state=row.state,
         coalesce=Coalesce(row.coalesce),
         lane=Lane(row.lane),
@@ -72,7 +76,7 @@ SELECT id FROM events WHERE destination = :destination AND entity = :entity AND 
 """)
 
 _NEWEST = sa.text("""
-SELECT source_order, terminal, event_id FROM entities
+SELECT source_order, terminal, event_id AS id, state FROM entities
 WHERE destination = :destination AND entity = :entity AND event_id IS NOT NULL
 """)
 
@@ -93,7 +97,7 @@ WHERE destination = :destination AND entity = :entity AND status = 'pending' AND
 """)
 
 _READY = sa.text("""
-UPDATE events SET ready = 1, lane = :lane WHERE id = :event AND (ready = 0 OR lane <> :lane)
+UPDATE events SET ready = 1, rank = :rank WHERE id = :event AND (ready = 0 OR rank <> :rank)
 """)
 
 _NUMBERED = sa.text("SELECT source_order, number FROM events WHERE id = :event")

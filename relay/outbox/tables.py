@@ -78,6 +78,8 @@ events = Table(
     # Digest of kind and externalEventSourceId: a missing event source holds all its events back at once.
     Column("event_source", Digest),
     Column("lane", SmallInteger, nullable=False),
+    # The lane in which it queues: its own, or another one in view of its entity's other events.
+    Column("rank", SmallInteger, nullable=False),
     Column("coalesce", Text, nullable=False),
     Column("status", Text, nullable=False),
     # 0 while an event waits behind another one of its entity; claims look only at 1.
@@ -94,7 +96,7 @@ events = Table(
     Index(
         "ix_events_ready",
         "destination",
-        "lane",
+        "rank",
         "due_at",
         "id",
         sqlite_where=text("status = 'pending' AND ready = 1"),
@@ -130,6 +132,14 @@ events = Table(
         "ix_events_held",
         "status",
         "id",
+        sqlite_where=text("status IN ('dead', 'unrouted')"),
+        postgresql_where=text("status IN ('dead', 'unrouted')"),
+    ),
+    # While one of its events is held, what is known of an entity is not forgotten.
+    Index(
+        "ix_events_held_entity",
+        "destination",
+        "entity",
         sqlite_where=text("status IN ('dead', 'unrouted')"),
         postgresql_where=text("status IN ('dead', 'unrouted')"),
     ),

@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.Column("terminal", sa.SmallInteger, nullable=False, server_default="0"),
         sa.Column("event_source", Digest),
         sa.Column("lane", sa.SmallInteger, nullable=False),
+        sa.Column("rank", sa.SmallInteger, nullable=False),
         sa.Column("coalesce", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("ready", sa.SmallInteger, nullable=False, server_default="1"),
@@ -63,7 +64,7 @@ def upgrade() -> None:
     _partial_index(
         "ix_events_ready",
         "events",
-        ["destination", "lane", "due_at", "id"],
+        ["destination", "rank", "due_at", "id"],
         "status = 'pending' AND ready = 1",
     )
     _partial_index(
@@ -75,6 +76,7 @@ def upgrade() -> None:
     _partial_index("ix_events_sending", "events", ["destination", "entity"], "status = 'sending'", unique=True)
     _partial_index("ix_events_leased", "events", ["lease_until"], "status = 'sending'")
     _partial_index("ix_events_held", "events", ["status", "id"], "status IN ('dead', 'unrouted')")
+    _partial_index("ix_events_held_entity", "events", ["destination", "entity"], "status IN ('dead', 'unrouted')")
     op.create_index("ix_events_webhook", "events", ["webhook_id"])
 
     op.create_table(
