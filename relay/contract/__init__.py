@@ -61,16 +61,22 @@ class Problem:
 
 def check(event: Any) -> tuple[Problem, ...]:
     """Everything about this event that Compass would not take; () for a valid one. Any value may be given."""
+    found = problems(event, _VALIDATOR)
+    if isinstance(event, dict) and len(event) != 1 and any(problem.rule for problem in found):
+        reason = f"must hold exactly one kind of event ({', '.join(KINDS)}), but holds {len(event)}"
+        return (Problem("", reason, "oneKind"),)
+    return found
+
+
+def problems(event: Any, validator: Draft202012Validator) -> tuple[Problem, ...]:
+    """Everything about this event that the validator's schema refuses, in the order of the places."""
     try:
-        if _VALIDATOR.is_valid(event):
+        if validator.is_valid(event):
             return ()
-        if isinstance(event, dict) and len(event) != 1:
-            reason = f"must hold exactly one kind of event ({', '.join(KINDS)}), but holds {len(event)}"
-            return (Problem("", reason, "oneKind"),)
-        problems = [_problem(error) for error in _VALIDATOR.iter_errors(event)]
+        found = [_problem(error) for error in validator.iter_errors(event)]
     except ValueError as error:  # a lone surrogate, a name that is no text, nesting beyond all reason
         return (Problem("", f"cannot be written as JSON: {error}"[:300]),)
-    told = {(problem.pointer, problem.reason): problem for problem in problems}
+    told = {(problem.pointer, problem.reason): problem for problem in found}
     return tuple(told[key] for key in sorted(told))
 
 
@@ -79,49 +85,14 @@ def fields_of(kind: str) -> Field:
     return _FIELDS[kind]
 
 
-def _problem(error: ValidationError) -> Problem:
-    """One broken rule in a person's words, which quote no more than a few characters of the event."""
-    pointer = "".join(f"/{_escaped(part)}" for part in error.instance_path)
-    match error.kind:
-        case Rule.Required(property=name):
-            pointer, reason = f"{pointer}/{_escaped(name)}", "is required"
-        case Rule.AdditionalProperties(unexpected=names):
-            reason = f"has what the contract does not know: {', '.join(name[:60] for name in sorted(names)[:5])}"
-        case Rule.Enum(options=words):
-            reason = f"must be one of {', '.join(map(_shown, words))}, not {_shown(error.instance)}"
-        case Rule.Type(types=types):
-            reason = f"must be of type {' or '.join(types)}, not {_shown(error.instance)}"
-        case Rule.Format() | Rule.Pattern() | Rule.MinLength():
-            reason = _unfit(str(error.instance), date=getattr(error.kind, "format", None) == "date-time")
-        case Rule.MaxLength(limit=limit):
-            reason = f"must have at most {limit} characters, not {len(str(error.instance))}"
-        case _:
-            reason = error.message[:300]
-    return Problem(pointer, reason, error.kind.name)
-
-
-def _unfit(text: str, *, date: bool) -> str:
-    if date:
-        return f"must be a date as 2026-01-31T10:00:00Z, not {_shown(text)}"
-    return f"must be an absolute URL (https://…), not {_shown(text)}" if text.strip() else "must not be empty"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - as much as fits into a line of a list
-
-
-def _escaped(part: str | int) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
-
-
-def _field(schema: Mapping[str, Any], *, required: bool) -> Field:
+def field_of(schema: Mapping[str, Any], *, required: bool) -> Field:
+    """The field that this part of a JSON Schema describes, with the fields below it."""
     if "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
     types = schema.get("type", "string")
     if "properties" in schema:
         members = {
-            name: _field(member, required=name in schema.get("required", ()))
+            name: field_of(member, required=name in schema.get("required", ()))
             for name, member in schema["properties"].items()
         }
         return Field(Value.OBJECT, required, members=members)
@@ -135,5 +106,42 @@ def _field(schema: Mapping[str, Any], *, required: bool) -> Field:
     return Field(Value.TEXT, required, words, schema.get("maxLength"), url=schema.get("format") == "uri")
 
 
+def shown(value: Any) -> str:
+    """A value as a person may read it: as JSON, and no more of it than fits into a line of a list."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - as much as that
+
+
+def _problem(error: ValidationError) -> Problem:
+    """One broken rule in a person's words, which quote no more than a few characters of the event."""
+    pointer = "".join(f"/{_escaped(part)}" for part in error.instance_path)
+    match error.kind:
+        case Rule.Required(property=name):
+            pointer, reason = f"{pointer}/{_escaped(name)}", "is required"
+        case Rule.AdditionalProperties(unexpected=names):
+            reason = f"has what the contract does not know: {', '.join(name[:60] for name in sorted(names)[:5])}"
+        case Rule.Enum(options=words):
+            reason = f"must be one of {', '.join(map(shown, words))}, not {shown(error.instance)}"
+        case Rule.Type(types=types):
+            reason = f"must be of type {' or '.join(types)}, not {shown(error.instance)}"
+        case Rule.Format() | Rule.Pattern() | Rule.MinLength():
+            reason = _unfit(str(error.instance), date=getattr(error.kind, "format", None) == "date-time")
+        case Rule.MaxLength(limit=limit):
+            reason = f"must have at most {limit} characters, not {len(str(error.instance))}"
+        case _:
+            reason = error.message[:300]
+    return Problem(pointer, reason, error.kind.name)
+
+
+def _unfit(text: str, *, date: bool) -> str:
+    if date:
+        return f"must be a date as 2026-01-31T10:00:00Z, not {shown(text)}"
+    return f"must be an absolute URL (https://…), not {shown(text)}" if text.strip() else "must not be empty"
+
+
+def _escaped(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
 _VALIDATOR = Draft202012Validator(SCHEMA, validate_formats=True)
-_FIELDS = {kind: _field(SCHEMA["properties"][kind], required=True) for kind in KINDS}
+_FIELDS = {kind: field_of(SCHEMA["properties"][kind], required=True) for kind in KINDS}

@@ -147,7 +147,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _fit_object(members: Mapping[str, Field]) -> Callable[[Any], Any]:
-    fitters = {name: _fitter(member) for name, member in members.items()}
+    fitters = {name: fitter(member) for name, member in members.items()}
 
     def fit_object(value: Any) -> Any:
         if value is None:
@@ -165,7 +165,8 @@ def _fit_object(members: Mapping[str, Field]) -> Callable[[Any], Any]:
     return fit_object
 
 
-def _fitter(field: Field) -> Callable[[Any], Any]:
+def fitter(field: Field) -> Callable[[Any], Any]:
+    """What fits a value to this field; it answers MISSING for what is to be left out."""
     match field.value:
         case Value.OBJECT:
             return _fit_object(field.members or {})
@@ -179,4 +180,4 @@ def _fitter(field: Field) -> Callable[[Any], Any]:
             return _fit_url if field.url else _fit_text(field.limit)
 
 
-_FITTERS = {kind: _fitter(fields_of(kind)) for kind in KINDS}
+_FITTERS = {kind: fitter(fields_of(kind)) for kind in KINDS}
