@@ -1,77 +1,27 @@
 """What people see of the outbox is what is there, however much of it is long settled."""
 
 import dataclasses
-from collections.abc import Sequence
-from random import Random
 
 import pytest
 import sqlalchemy as sa
 
 from relay.dispatch.health import State
-from relay.dispatch.policy import Delivered, Refused, Verdict
-from relay.dispatch.quota import Quota
+from relay.dispatch.policy import Delivered
 from relay.errors import NotFound
 from relay.model import (
-    Answer,
-    Arrival,
     Claim,
-    Event,
     EventStatus,
     Failed,
     Ignored,
     Lane,
-    Receipt,
     Translated,
     Translation,
     Unmatched,
     WebhookStatus,
 )
 from relay.outbox import Outbox, claims, views
-from relay.outbox.append import Appender
 from relay.outbox.views import EventCount, HeldCount, WebhookCount
-
-QUOTA = Quota(100, 60_000)
-
-
-def event(entity: str = "P1", *, order: int = 1, lane: Lane = Lane.NORMAL, unrouted: str | None = None) -> Event:
-    return Event(
-        type="incident",
-        destination="compass",
-        component=None,
-        body={"incident": {"displayName": f"Incident {entity}"}},
-        entity=entity,
-        state="OPEN",
-        order=order,
-        lane=lane,
-        unrouted=unrouted,
-    )
-
-
-def store(outbox: Outbox, translation: Translation, source: str = "pagerduty") -> Receipt:
-    with outbox.read() as connection:
-        now = outbox.now(connection)
-    return Appender(outbox).append(
-        Arrival(source, now, None, {"content-type": "application/json"}, b'{"a": 1}', "m1", translation)
-    )
-
-
-def events_of(receipt: Receipt) -> list[int]:
-    return [one.id for one in receipt.events]
-
-
-def send(outbox: Outbox, verdicts: Sequence[Verdict]) -> list[int]:
-    """Send as many events as there are verdicts, and say which."""
-    sent = []
-    for number, verdict in enumerate(verdicts):
-        claim = claims.claim(outbox, "compass", quota=QUOTA, token=f"token {number}")
-        assert isinstance(claim, Claim)
-        answer = Answer(status=202 if isinstance(verdict, Delivered) else 400, error="FORMAT_INVALID", took_ms=7)
-        claims.settle(outbox, claim, answer, verdict, quota=QUOTA, rng=Random(0))
-        sent.append(claim.event)
-    return sent
-
-
-REFUSED = Refused("FORMAT_INVALID: url is missing", "mend the mapping")
+from tests.outboxes import QUOTA, REFUSED, event, events_of, send, store
 
 
 def test_an_empty_outbox_has_an_empty_status(outbox: Outbox) -> None:

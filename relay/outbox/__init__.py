@@ -1,7 +1,7 @@
 """The outbox: webhooks and their events, stored durably before anybody is told so.
 
 `Outbox` owns the connections and the two kinds of transaction. The questions asked of it stand in
-`append` (intake), `claims` (dispatch), `upkeep` (replay, prune) and `views` (people), one function each.
+`append` (intake), `claims` (dispatch), `views`, `replay` and `upkeep` (people), one function each.
 """
 
 import fcntl
@@ -143,6 +143,8 @@ def _sqlite_engine(url: URL) -> Engine:
             # FULL: a commit is on the disk, not in the page cache, when it returns. This is the promise.
             "synchronous = FULL",
             "foreign_keys = ON",
+            # A long transaction may make the journal grow; it shrinks again to this.
+            "journal_size_limit = 67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
