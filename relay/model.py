@@ -199,6 +199,8 @@ class Claim:
     """`auto`, `replay` or `probe`."""
     waited_ms: int = 0
     """How long the event waited from its arrival to this claim."""
+    repeat: bool = False
+    """True when this event, or another one of its entity, was claimed before: the destination may have it already."""
 
 
 @dataclass(frozen=True)
