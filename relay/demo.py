@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
@@ -45,7 +46,7 @@ class Sample:
     """One webhook to post."""
 
     mapping: Mapping
-    case: str
+    about: str
     headers: dict[str, str]
     body: bytes
 
@@ -73,7 +74,7 @@ def run_demo(console: Console, *, once: bool) -> bool:
             progress.advance(step)
             receipts = []
             for sample in samples:
-                progress.update(step, description=f"posting a webhook of {sample.mapping.source}")
+                progress.update(step, description=f"{sample.mapping.source}: {sample.about[:40]}")
                 receipts.append(_post(url, sample))
                 progress.advance(step)
             progress.update(step, description="waiting for Compass")
@@ -88,16 +89,15 @@ def run_demo(console: Console, *, once: bool) -> bool:
 
 
 def _sample(mapping: Mapping) -> Iterator[Sample]:
-    """The first example of the source that makes an event with the default settings."""
+    """The example of the source that is marked for the demo."""
     for path in sorted((BUNDLED / "examples" / mapping.source).glob("*.yaml")):
         document = read_document(path)
         if isinstance(document, Fault):
             raise DemoFailed(str(document))
         data = document.data
-        if data["expect"].get("events") and not data.keys() & {"settings", "components"}:
+        if data.get("demo"):
             headers = {name: str(value) for name, value in data.get("headers", {}).items()}
-            yield Sample(mapping, path.stem, headers, json.dumps(data["body"]).encode())
-            return
+            yield Sample(mapping, data.get("about", path.stem), headers, json.dumps(data["body"]).encode())
 
 
 @contextmanager
@@ -171,19 +171,26 @@ def _taken(sandbox: Sandbox) -> list[SeenRequest]:
 
 
 def _posted(samples: list[Sample], receipts: list[Any]) -> Table:
-    table = Table("source", "webhook", "answer", "rule", "events", title="Posted to the relay", title_justify="left")
+    table = _table("source", "answer", "rule", "events", title="Posted to the relay, signed")
     for sample, receipt in zip(samples, receipts, strict=True):
         made = ", ".join(event["type"] for event in receipt["events"])
-        table.add_row(sample.mapping.source, sample.case, f"202 {receipt['status']}", receipt["rule"], made)
+        table.add_row(sample.mapping.source, f"202 {receipt['status']}", receipt["rule"], made)
     return table
 
 
 def _arrived(sandbox: Sandbox) -> Table:
-    table = Table("event", "state", "what Compass shows", title="Arrived in Compass", title_justify="left")
+    table = _table("event", "state", "what Compass shows", title="Arrived in Compass")
     for shown in sandbox.events():
         fields = next(iter(shown.event.values()))
         title = fields.get("displayName") or fields.get("pullRequestProperties", {}).get("pullRequestUrl", shown.entity)
         table.add_row(shown.kind, shown.state or "", title)
+    return table
+
+
+def _table(*columns: str, title: str) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column != columns[-1])
     return table
 
 

@@ -45,7 +45,8 @@ def test_every_webhook_of_the_corpus_is_taken_translated_and_delivered(tmp_path)
                 mapping = mappings[CLOUD.get(entry["source"], entry["source"])]
                 body = (PAYLOADS / entry["file"]).read_bytes()
                 answers[entry["file"]] = post(url, mapping, body, _headers(entry["headers"], number))
-            made = sum(len(answer.json()["events"]) for answer in answers.values())
+            # By their ids: a capture that stands twice in the corpus is answered with its first receipt.
+            made = len({event["id"] for answer in answers.values() for event in answer.json()["events"]})
             eventually(lambda: _settled(tmp_path) == made)
     assert {name: answer.status_code for name, answer in answers.items() if answer.status_code != 202} == {}
     words = {name: answer.json()["status"] for name, answer in answers.items()}

@@ -71,7 +71,7 @@ def application() -> Flask:
 def post_worker_init(worker: Any) -> None:
     """The process is ready: begin to deliver, and stop at the first SIGTERM, while requests are still answered."""
     relay: Relay = worker.wsgi.extensions["relay"]
-    worker.relay, worker.dispatcher = relay, None
+    worker.relay, worker.dispatcher, worker.stopping = relay, None, None
     if relay.settings.dispatcher == "on":
         worker.dispatcher = dispatcher(relay)
         worker.dispatcher.start()
@@ -80,8 +80,10 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """The last thing in a process: what is on its way is finished, leases are given back."""
-    if getattr(worker, "dispatcher", None) is not None:
-        worker.dispatcher.stop(graceful_timeout - 2)
+    if getattr(worker, "stopping", None) is not None:
+        worker.stopping.join(graceful_timeout)
+    elif getattr(worker, "dispatcher", None) is not None:
+        worker.dispatcher.stop(graceful_timeout)
     if getattr(worker, "relay", None) is not None:
         worker.relay.outbox.close()
 
@@ -104,8 +106,11 @@ def _on_sigterm(worker: Any, delivering: Dispatcher | None) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         before(number, frame)
         # In threads: a signal handler may have interrupted whoever holds the lock that these need.
-        if delivering is not None:
-            threading.Thread(target=delivering.stop, name="stop", daemon=True).start()
+        if delivering is not None and worker.stopping is None:
+            worker.stopping = threading.Thread(
+                target=delivering.stop, args=(graceful_timeout,), name="stop", daemon=True
+            )
+            worker.stopping.start()
         threading.Thread(target=_nudge, args=(worker,), name="nudge", daemon=True).start()
 
     signal.signal(signal.SIGTERM, stop)
