@@ -41,18 +41,10 @@ def _translation(reading: Reading) -> Translation:
 
 def _events(made: Made, rule: Rule) -> list[Event] | Failed:
     """One event for each component it belongs to."""
-    components = _component_ids(made.component)
-    if components is None:
-        return Failed(
-            rule.name, "component", f"must give a component id, a list of ids or null, not {made.component!r}"[:300]
-        )
     kind = made.output.kind
     fields = fit(kind, made.fields)
-    unrouted = None
-    if not components:
-        components = [None]
-        if rule.routed:
-            unrouted = "?" if made.key is None else str(made.key)[:300]
+    components: tuple[str | None, ...] = made.components or (None,)
+    unrouted = (made.key or "?")[:300] if rule.routed and not made.components else None
     events = []
     for component in components:
         body = {kind: _own_source(fields, component) if len(components) > 1 else fields}
@@ -77,14 +69,6 @@ def _events(made: Made, rule: Rule) -> list[Event] | Failed:
             )
         )
     return events
-
-
-def _component_ids(value: Any) -> list[str | None] | None:
-    """The ids, [] for none, or None when the value is nothing that could be one."""
-    if value is None or value == []:
-        return []
-    ids = value if isinstance(value, list) else [value]
-    return ids if all(isinstance(one, str) and one for one in ids) else None
 
 
 def _own_source(fields: dict[str, Any], component: str | None) -> dict[str, Any]:

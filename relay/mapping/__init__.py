@@ -12,7 +12,7 @@ from typing import Any
 from relay.errors import Fault, MappingError
 from relay.mapping.compiled import Mapping
 from relay.mapping.compiler import compile_mapping
-from relay.mapping.document import Document, read_document
+from relay.mapping.document import Document, in_order, read_document
 
 COMPONENTS = "components.yaml"
 """The optional file beside the mappings: source → key → one component id or a list of them."""
@@ -35,20 +35,23 @@ def load_mappings(folder: Path, *, environ: Members[str, str]) -> dict[str, Mapp
     read = read_folder(folder)
     faults = list(read.faults)
     mappings: dict[str, Mapping] = {}
+    files: dict[str, str] = {}
     components, complaints = _components(read)
     faults += complaints
     for document in read.documents:
-        source = document.data.get("source") if isinstance(document.data, dict) else None
-        mine = None if components is None else components.get(str(source), {})
-        compiled = compile_mapping(document, environ=environ, components=mine)
-        if isinstance(compiled, list):
-            faults += compiled
-        elif (other := mappings.get(compiled.source)) is not None:
-            faults.append(document.fault(("source",), f"{other.file} is for the source {compiled.source!r} already"))
-        else:
-            mappings[compiled.source] = compiled
+        source = _source(document)
+        # A source that components.yaml does not speak of has no component: its events are unrouted.
+        mine = None if components is None else components.get(source) or {}
+        match compile_mapping(document, environ=environ, components=mine):
+            case Mapping() as mapping:
+                mappings[source] = mapping
+            case complaints:
+                faults += complaints
+        first = files.setdefault(source, document.file)
+        if source and first != document.file:
+            faults.append(document.fault(("source",), f"{first} is for the source {source!r} already"))
     if faults:
-        raise MappingError(faults)
+        raise MappingError(in_order(faults))
     return mappings
 
 
@@ -78,13 +81,19 @@ def _components(folder: Folder) -> tuple[Members[str, Any] | None, list[Fault]]:
     document = folder.components
     if document is None:
         return None, []
-    faults = document.violations("components.schema.json")
-    if faults:
-        return {}, faults
-    known = {document.data.get("source") for document in folder.documents if isinstance(document.data, dict)}
+    violations = document.violations("components.schema.json")
+    if violations:
+        return {}, [fault for several in violations.values() for fault in several]
+    known = {_source(document) for document in folder.documents}
     data = document.data or {}
     return data, [
         document.fault((source,), f"no mapping file is for the source {source!r}")
         for source in data
-        if source not in known
+        if source not in known and not folder.faults  # it may be the one that cannot be read
     ]
+
+
+def _source(document: Document) -> str:
+    """The source that a file says it is for; empty when it says nothing that could be one."""
+    source = document.data.get("source") if isinstance(document.data, dict) else None
+    return source if isinstance(source, str) else ""

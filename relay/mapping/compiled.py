@@ -55,9 +55,10 @@ class Made:
     """One event's fields as the program gave them, before they are fitted to the contract."""
 
     output: Output
-    component: Any
-    key: Any
-    """The key that was looked up when no component was found for it."""
+    components: tuple[str, ...]
+    """The ids of the components it is for; () when none was found."""
+    key: str | None
+    """What was looked up when no component was found for it."""
     fields: dict[str, Any]
 
 
@@ -82,7 +83,10 @@ class Reading:
 
 
 class Program:
-    """A compiled jq program; safe to share between threads, which take turns."""
+    """A compiled jq program that gives JSON text; safe to share between threads, which take turns.
+
+    Text keeps integers beyond double precision, and nothing in it can nest so deep that the library crashes.
+    """
 
     def __init__(self, text: str, arguments: Members[str, Any]) -> None:
         self._program = jq.compile(text, args=dict(arguments))
@@ -90,9 +94,15 @@ class Program:
         self._turn = threading.Lock()
 
     def run(self, text: str) -> Any:
-        """The first value for this JSON text. Raises ValueError when the program fails."""
+        """The program's value for this JSON text. Raises ValueError when it fails."""
         with self._turn:
-            return self._program.input_text(text).first()
+            result = next(iter(self._program.input_text(text)), None)
+        if result is None:
+            raise ValueError("the program gives nothing")
+        try:
+            return json.loads(result)
+        except RecursionError:
+            raise ValueError("the result nests too deeply") from None
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,9 @@ class Mapping:
         rule = self.rules[outcome["rule"]]
         if rule.ignore:
             return Reading(dedupe, rule, ignored=outcome["ignore"])
-        made = tuple(Made(rule.outputs[out["o"]], out["c"], out["k"], out["e"]) for out in outcome["made"])
+        made = tuple(
+            Made(rule.outputs[out["o"]], tuple(dict.fromkeys(out["c"])), out["k"], out["e"]) for out in outcome["made"]
+        )
         return Reading(dedupe, rule, made=made)
 
     def lets_pass_unsigned(self, headers: Members[str, str], text: str) -> bool:

@@ -12,28 +12,27 @@ import json
 import re
 from collections.abc import Mapping as Members
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
-import jq
-
 from relay.errors import Fault
-from relay.mapping.checks import check_event, covers
+from relay.mapping.checks import check_event, covers, sound_parts
 from relay.mapping.compiled import Mapping, Output, Program, Rule, Setting, digest_of
-from relay.mapping.document import Document, Place, dotted
+from relay.mapping.document import Document, Place, dotted, in_order
+from relay.mapping.expressions import (
+    PRELUDE,
+    SCOPE,
+    errors_of,
+    errors_of_definitions,
+    headers_read,
+    stand_ins,
+)
 from relay.mapping.template import Expression, TemplateError, parse_expression, parse_template
 from relay.model import Coalesce, Lane
 from relay.signature import Scheme
 
-PRELUDE = resources.files("relay.mapping").joinpath("prelude.jq").read_text(encoding="utf-8")
-
-# `$ENV` is jq's window to the environment: shadowed, so that a mapping cannot read secrets.
-SCOPE = ". as {headers: $headers, body: $body} | {} as $ENV | $body |"
-
 _SECRETIVE = ("_SECRET", "_TOKEN", "_PASSWORD")
-_HEADER_READ = re.compile(r'\$headers\s*(?:\.\s*"([^"\\]+)"|\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*"([^"\\]+)"\s*\])')
-# What must never be stored, whatever a mapping file reads.
-_NEVER_KEPT = frozenset({"authorization", "cookie", "proxy-authorization"})
+# Other names under which a platform keeps secrets: AWS_SECRET_ACCESS_KEY, SENDGRID_API_KEY, the database's URL.
+_SECRETS = re.compile(r"(?:^|_)(?:SECRETS?|TOKENS?|PASSWORDS?|KEYS?|CREDENTIALS?)(?:_|$)|^DATABASE_URL$")
 
 
 def compile_mapping(
@@ -47,20 +46,24 @@ def compile_mapping(
     `environ` overrides the file's settings; `components` is the source's part of components.yaml, or None
     when there is no such file (then events are sent without a component).
     """
-    faults = document.violations("schema.json")
-    if faults:
-        return faults
-    compiler = _Compiler(document, environ, components)
+    violations = document.violations("schema.json")
+    faults = [fault for several in violations.values() for fault in several]
+    data = sound_parts(document.data, violations) if violations else document.data
+    if data is None:
+        return in_order(faults)
+    compiler = _Compiler(document, data, environ, components, faults)
     mapping = compiler.mapping()
-    return sorted(compiler.faults, key=lambda fault: (fault.line or 0, fault.path)) if compiler.faults else mapping
+    return in_order(faults) if faults else mapping
 
 
 @dataclass
 class _Compiler:
     document: Document
+    data: Members[str, Any]
+    """What is compiled: the document's data, or those parts of it that keep to the schema."""
     environ: Members[str, str]
     components: Members[str, Any] | None
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Fault]
     headers: set[str] = field(default_factory=set)
     arguments: dict[str, Any] = field(default_factory=dict)
     define: str = ""
@@ -68,14 +71,15 @@ class _Compiler:
     """What jq said of each program that was tried: rules that share their events (`*anchor`) repeat them."""
 
     def mapping(self) -> Mapping:
-        data = self.document.data
+        data = self.data
         settings = tuple(self._setting(name, spec) for name, spec in data.get("settings", {}).items())
         self.arguments = {
             **data.get("tables", {}),
             "settings": {setting.name: setting.value for setting in settings},
             "components": {},
         }
-        self._define(data.get("define", ""))
+        if "define" in data:
+            self._define(data["define"])
         dedupe = self._template(("dedupe",), data["dedupe"]) if "dedupe" in data else "null"
         scheme, unsigned = self._verify(data["verify"])
         rules, branches = [], []
@@ -99,7 +103,7 @@ class _Compiler:
             secret=data["verify"]["secret"],
             settings=settings,
             rules=tuple(rules),
-            headers=frozenset(self.headers - _NEVER_KEPT - {scheme.header.lower()}),
+            headers=frozenset(self.headers),
             program=self._program((), text, arguments),
             unsigned=self._program(("verify", "unsigned_when"), unsigned, arguments) if unsigned else None,
         )
@@ -108,10 +112,12 @@ class _Compiler:
 
     def _setting(self, name: str, spec: Members[str, Any]) -> Setting:
         place: Place = ("settings", name)
-        prefix = self.document.data["source"].upper().replace("-", "_") + "_"
+        prefix = self.data["source"].upper().replace("-", "_") + "_"
         env = spec["env"]
         if not env.startswith(prefix) or env.endswith(_SECRETIVE):
             self._fault((*place, "env"), f"must begin with {prefix} and must not end in {', '.join(_SECRETIVE)}")
+        elif _SECRETS.search(env) or env == self.data["verify"]["secret"]:
+            self._fault((*place, "env"), "may be a secret by its name; a mapping cannot read secrets")
         default = _frozen(spec["default"])
         one_of = tuple(spec.get("one_of", ()))
         if one_of and not set(_as_list(default)) <= set(one_of):
@@ -124,9 +130,15 @@ class _Compiler:
         return Setting(name, env, value, default, one_of, spec.get("about", ""))
 
     def _define(self, text: str) -> None:
-        if text and self._compiles(("define",), f"{text}\n.", inside=""):
-            self.define = text
-            self._note_headers(text)
+        place: Place = ("define",)
+        self._note_headers(place, text)
+        errors = errors_of_definitions(text, self.arguments)
+        start = self.document.lines.get(place, 0)
+        for error in errors:
+            # The text of a YAML block begins on the line after its key.
+            line = start + error.line if "\n" in text else start
+            self.faults.append(Fault(self.document.file, error.message, line, dotted(place)))
+        self.define = f"{stand_ins(text) if errors else text}\n\n"
 
     def _verify(self, spec: Members[str, Any]) -> tuple[Scheme, str | None]:
         scheme = Scheme(header=spec["header"], format="{hex}", algorithm=spec["hmac"])
@@ -165,7 +177,8 @@ class _Compiler:
         )
         condition = self._condition((*place, "when"), spec["when"]) if "when" in spec else "true"
         if "ignore" in spec:
-            result = f"ignore: {self._at((*place, 'ignore'), self._template((*place, 'ignore'), spec['ignore']))}"
+            reason = self._template((*place, "ignore"), spec["ignore"])
+            result = f"ignore: {self._at((*place, 'ignore'), f'{reason} | _text')}"
         else:
             result = f"made: [{', '.join(pieces)}]"
         return rule, f"{self._at((*place, 'when'), condition)} then\n {{rule: {index}, {result}}}\n"
@@ -190,16 +203,16 @@ class _Compiler:
         kind, fields = next(iter(entry["event"].items()))
         self.faults += check_event(self.document, (*place, "event"), kind, fields)
         made = self._tree((*place, "event", kind), fields, item=item)
-        component = key = "null"
+        component, key = "[]", "null"
         if spec.get("component", "none") != "none":
-            component = self._at(
-                (*rule, "component"), self._tree((*rule, "component"), spec["component"], item=item, bare=True)
-            )
-            if routed and isinstance(spec["component"], str):
+            given = self._tree((*rule, "component"), spec["component"], item=item, bare=True)
+            component = self._at((*rule, "component"), f"{given} | _ids")
+            if routed:
                 # The same expression once more, with `component` giving back the key that it looks for.
-                key = f"(def component($key): $key;\n{self.define}\n (try {component} catch null))"
-        key = f"(if $__c == null then {key} else null end)"
-        piece = f"({component} as $__c | {{o: {number}, c: $__c, k: {key}, e: {made}}})"
+                key = f"(def component($key): $key;\n{self.define}\n (try ({given} | _key) catch null))"
+        piece = (
+            f"({component} as $__c | {{o: {number}, c: $__c, k: (if $__c == [] then {key} else null end), e: {made}}})"
+        )
         if "when" in entry:
             condition = self._at((*place, "when"), self._condition((*place, "when"), entry["when"], item=item))
             piece = f"(if {condition} then {piece} else empty end)"
@@ -227,7 +240,8 @@ class _Compiler:
             )
             return f"{{{', '.join(members)}}}"
         if isinstance(node, list):
-            return f"[{', '.join(self._tree((*place, i), value, item=item) for i, value in enumerate(node))}]"
+            items = (self._tree((*place, i), value, item=item, bare=bare) for i, value in enumerate(node))
+            return f"[{', '.join(_one(item) if bare else item for item in items)}]"
         if not isinstance(node, str):
             return json.dumps(node)
         text = self._template(place, node, item=item)
@@ -271,9 +285,10 @@ class _Compiler:
 
     def _checked(self, place: Place, text: str, *, item: bool) -> str:
         """The expression in brackets, once it is known to compile alone."""
-        self._note_headers(text)
-        scope = f"{SCOPE} null as $item |" if item else SCOPE
-        return f"(\n{text}\n)" if self._compiles(place, text, inside=f"{self.define}\n{scope}") else "null"
+        self._note_headers(place, text)
+        inside = f"{SCOPE}\n{self.define}\n" + ("null as $item |" if item else "")
+        # The empty line ends a comment that would go on over a backslash.
+        return f"(\n{text}\n\n)" if self._compiles(place, text, inside=inside) else "null"
 
     def _at(self, place: Place, text: str) -> str:
         """The value, exactly one; its failure names rule and field."""
@@ -285,7 +300,8 @@ class _Compiler:
     def _compiles(self, place: Place, text: str, *, inside: str) -> bool:
         program = f"{PRELUDE}\n{inside}\n{text}\n"
         if program not in self.complaints:
-            self.complaints[program] = _complaint(program, self.arguments)
+            errors = errors_of(program, self.arguments)
+            self.complaints[program] = errors[0].message if errors else None
         if (complaint := self.complaints[program]) is not None:
             self._fault(place, complaint)
         return complaint is None
@@ -293,15 +309,17 @@ class _Compiler:
     def _program(self, place: Place, text: str, arguments: dict[str, Any]) -> Program:
         if not self.faults:
             try:
-                return Program(f"{PRELUDE}\n{self.define}\n{SCOPE}\n{text}\n", arguments)
+                return Program(f"{PRELUDE}\n{SCOPE}\n{self.define}\n{text}\n| _result", arguments)
             except ValueError as error:
-                self._fault(place, f"jq: {_first_line(error)}")
+                self._fault(place, f"jq: {error}")
         return Program(".", {})
 
-    def _note_headers(self, text: str) -> None:
-        for found in _HEADER_READ.finditer(text):
-            name = next(group for group in found.groups() if group)
-            self.headers.add(name.lower())
+    def _note_headers(self, place: Place, text: str) -> None:
+        """Remember the headers that are read here: these alone are kept with a webhook."""
+        names, wrong = headers_read(text, signature=self.data["verify"]["header"])
+        self.headers |= names
+        for reason in wrong:
+            self._fault(place, reason)
 
     def _fault(self, place: Place, reason: str) -> None:
         self.faults.append(self.document.fault(place, reason))
@@ -317,19 +335,6 @@ def _entries(spec: Members[str, Any]) -> list[tuple[Place, Members[str, Any]]]:
 def _one(text: str) -> str:
     """The expression's only value; none or several are an error. Written out, since a jq function is slower."""
     return f"([{text}] | if length == 1 then .[0] else _not_one end)"
-
-
-def _complaint(program: str, arguments: dict[str, Any]) -> str | None:
-    try:
-        jq.compile(program, args=arguments)
-    except ValueError as error:
-        return f"jq: {_first_line(error)}"
-    return None
-
-
-def _first_line(error: ValueError) -> str:
-    line = str(error).splitlines()[0]
-    return re.sub(r" at <top-level>, line \d+(?:, column \d+)?:?", "", line.removeprefix("jq: error: "))
 
 
 def _as_list(value: Any) -> list[Any]:

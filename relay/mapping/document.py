@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -42,14 +42,20 @@ class Document:
             known = known[:-1]
         return Fault(self.file, reason, self.lines.get(known), dotted(place))
 
-    def violations(self, schema: str) -> list[Fault]:
-        """Everything that breaks the JSON Schema of this name, in the order of the file."""
-        faults = []
+    def violations(self, schema: str) -> dict[Place, list[Fault]]:
+        """Everything that breaks the JSON Schema of this name, by its place."""
+        found: dict[Place, list[Fault]] = {}
         for error in _validator(schema).iter_errors(self.data):
             # For `anyOf` the nearest miss says more than "is not valid under any of the given schemas".
             nearest = best_match([error]) if error.context else error
-            faults.append(self.fault(tuple(nearest.absolute_path), _reason(nearest.message)))
-        return sorted(faults, key=lambda fault: (fault.line or 0, fault.path))
+            place = tuple(nearest.absolute_path)
+            found.setdefault(place, []).append(self.fault(place, _reason(nearest.message)))
+        return found
+
+
+def in_order(faults: Iterable[Fault]) -> list[Fault]:
+    """Faults in the order in which a person meets them: file, line, place."""
+    return sorted(set(faults), key=lambda fault: (fault.where, fault.line or 0, fault.path, fault.reason))
 
 
 def read_document(path: Path, *, name: str | None = None) -> Document | Fault:
@@ -165,6 +171,8 @@ def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
 
 
 def _text(text: str, place: Place, line: int) -> str:
+    if "\0" in text:  # where jq, like every C program, takes a text to end
+        raise _Refused(place, line, "a text must not hold the character NUL")
     if not _SURROGATE.search(text):
         return text
     try:  # as in JSON, two escapes may stand for one character

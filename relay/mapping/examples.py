@@ -14,7 +14,7 @@ from relay.errors import Fault
 from relay.mapping import read_folder
 from relay.mapping.compiled import Mapping
 from relay.mapping.compiler import compile_mapping
-from relay.mapping.document import Document, read_document
+from relay.mapping.document import Document, in_order, read_document
 from relay.model import Failed, Ignored, Translated, Translation, Unmatched, Webhook
 from relay.translate import translate
 
@@ -69,7 +69,7 @@ def _run(path: Path, mapping_file: Document | None, compiled: _Compiled) -> Iter
         yield document
         return
     if violations := document.violations("example.schema.json"):
-        yield from violations
+        yield from in_order(fault for several in violations.values() for fault in several)
         return
     if mapping_file is None:
         yield Fault(str(path), f"no mapping file is for the source {path.parent.name!r}")

@@ -1,23 +1,26 @@
 # What every expression of a mapping file may use besides jq itself. Documented in docs/mappings.md.
 
 # -- refused: a mapping turns one webhook into events, it reads nothing else ---------------------
-def _refused($name): error("'\($name)' is not available in a mapping");
-def env: _refused("env");
-def input: _refused("input");
-def inputs: _refused("inputs");
-def debug: _refused("debug");
-def debug(f): _refused("debug");
-def stderr: _refused("stderr");
-def now: _refused("now");
-def halt: _refused("halt");
-def halt_error: _refused("halt_error");
-def halt_error(f): _refused("halt_error");
-def input_filename: _refused("input_filename");
-def input_line_number: _refused("input_line_number");
-def get_search_list: _refused("get_search_list");
-def get_jq_origin: _refused("get_jq_origin");
-def get_prog_origin: _refused("get_prog_origin");
-def modulemeta: _refused("modulemeta");
+# jq drops a function that nobody calls, and refuses one that names an unknown variable: so only a mapping that
+# calls one of these does not load.
+def env: $__refused_env;
+def input: $__refused_input;
+def inputs: $__refused_inputs;
+def debug: $__refused_debug;
+def debug(f): $__refused_debug;
+def stderr: $__refused_stderr;
+def now: $__refused_now;
+def localtime: $__refused_localtime;
+def strflocaltime(f): $__refused_strflocaltime;
+def halt: $__refused_halt;
+def halt_error: $__refused_halt_error;
+def halt_error(f): $__refused_halt_error;
+def input_filename: $__refused_input_filename;
+def input_line_number: $__refused_input_line_number;
+def get_search_list: $__refused_get_search_list;
+def get_jq_origin: $__refused_get_jq_origin;
+def get_prog_origin: $__refused_get_prog_origin;
+def modulemeta: $__refused_modulemeta;
 
 # -- offered -----------------------------------------------------------------------------------
 # component(key): the component id, or list of ids, that components.yaml gives for this key; null when it gives none.
@@ -64,3 +67,11 @@ def _not_one:
         else "gives several values; it must give exactly one" end);
 def _fail($place): error($place + {reason: (if type == "string" then . else tojson end)});
 def _list: if type == "array" then . else error("must give a list, but gives \(type)") end;
+# The component ids: [] for none.
+def _ids:
+  [if type == "array" then .[] | if type == "array" then .[] else . end else . end | values]
+  | if all(type == "string" and . != "") then .
+    else error("must give a component id, a list of ids or null, but gives \(tojson)") end;
+# The keys that were looked up, as one text; null for none.
+def _key: [.. | scalars | values | tostring] | if . == [] then null else join(", ") end;
+def _result: tojson;

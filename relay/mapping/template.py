@@ -4,6 +4,7 @@ A text without `${` is a literal. A text that is exactly one `${ … }` has the 
 anything else is interpolated: the parts' texts are put together.
 """
 
+import re
 from dataclasses import dataclass
 
 
@@ -79,11 +80,13 @@ def _closing_brace(text: str, position: int) -> int | None:
             if not stack:
                 return position
         elif char == "#":
-            position = (text + "\n").index("\n", position)
+            position = _COMMENT.match(text, position).end()  # type: ignore[union-attr]  # it begins here
         elif char in _OPENERS:
             stack.append(_OPENERS[char])
         position += 1
     return None
 
 
+# After a backslash at its end a comment goes on in the next line.
+_COMMENT = re.compile(r"#(?:\\.|[^\\\n])*", re.DOTALL)
 _OPENERS = {'"': '"', "(": ")", "[": "]", "{": "}"}

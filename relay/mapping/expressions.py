@@ -1,0 +1,100 @@
+"""jq as a mapping file holds it: what is wrong with a text, and which headers it reads."""
+
+import re
+from collections.abc import Mapping as Members
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jq
+
+PRELUDE = resources.files("relay.mapping").joinpath("prelude.jq").read_text(encoding="utf-8")
+
+# `$ENV` is jq's window to the environment: shadowed, so that a mapping cannot read secrets.
+SCOPE = ". as {headers: $headers, body: $body} | {} as $ENV | $body |"
+
+
+@dataclass(frozen=True)
+class JqError:
+    """One thing that is wrong with a text of jq."""
+
+    message: str
+    line: int = 0
+    """Counted from 1 in the text that was given; 0 when jq does not say."""
+
+
+def errors_of(program: str, arguments: Members[str, Any]) -> list[JqError]:
+    """What jq says of a whole program; [] when it compiles."""
+    try:
+        jq.compile(program, args=dict(arguments))
+    except ValueError as error:
+        said = _ERROR.findall(str(error)) or [(str(error), "")]
+        return [JqError(_words(message), int(line or 0)) for message, line in said]
+    return []
+
+
+def errors_of_definitions(text: str, arguments: Members[str, Any]) -> list[JqError]:
+    """What is wrong with the definitions of a file, those that nothing calls included."""
+    definitions = _definitions(text)
+    taken = sorted({name for name, _ in definitions if name.startswith("_") or name in _OWN_NAMES})
+    faults = [JqError(f"'{name}' is a name of the relay's own; choose another") for name in taken]
+    alone = errors_of(text, {})
+    if not alone:
+        return [*faults, JqError("must hold nothing but definitions, as `def name: …;`")]
+    if not alone[0].message.startswith("jq: Top-level program not given"):
+        return [*faults, alone[0]]
+    # Called, because jq looks at nothing in a definition that is not.
+    calls = ", ".join(f"{name}{re.sub('[^(;)]+', '.', parameters)}" for name, parameters in definitions)
+    before = f"{PRELUDE}\n{SCOPE}\n"
+    start, end = before.count("\n"), before.count("\n") + text.count("\n") + 1
+    # Behind the text stand calls of what is local to a definition. Before it stands the prelude, which refuses.
+    return faults + [
+        JqError(error.message, max(0, error.line - start))
+        for error in errors_of(f"{before}{text}\n\n[{calls}]\n", arguments)
+        if error.line <= end
+    ]
+
+
+def stand_ins(text: str) -> str:
+    """Definitions of the same names, to go on with when something is wrong with these."""
+    return "".join(f"def {name}{parameters}: null;\n" for name, parameters in _definitions(text))
+
+
+def headers_read(text: str, *, signature: str) -> tuple[set[str], list[str]]:
+    """The headers that a text reads, in lower case, and what is wrong with how it does.
+
+    `signature` is the header that the source signs in.
+    """
+    code = _COMMENT_LINE.sub("", text)
+    names, faults = set(), []
+    for found in _HEADER_READ.finditer(code):
+        name = next(group for group in found.groups() if group)
+        if name != name.lower():
+            faults.append(f'the names of headers are in lower case here: $headers["{name.lower()}"]')
+        elif _CREDENTIAL.search(name) or name == signature.lower():
+            faults.append(f"the header {name} may hold a credential, which no mapping may read")
+        names.add(name.lower())
+    if re.search(r"\$headers\b", _HEADER_READ.sub("", code)):
+        faults.append('headers are read by their names, as $headers["x-event-key"], because only those are kept')
+    return names, faults
+
+
+def _definitions(text: str) -> list[tuple[str, str]]:
+    """Every definition in the text, with its parameters in brackets."""
+    return _DEFINITION.findall(_COMMENT_LINE.sub("", text))
+
+
+def _words(message: str) -> str:
+    refused = _REFUSED.match(message)
+    return f"'{refused[1]}' is not available in a mapping" if refused else f"jq: {message}"
+
+
+_ERROR = re.compile(r"^jq: error: (.*?)(?: at <top-level>, line (\d+)(?:, column \d+)?)?:?$", re.MULTILINE)
+_REFUSED = re.compile(r"\$__refused_(\w+) is not defined")
+_DEFINITION = re.compile(r"\bdef\s+([A-Za-z_]\w*)\s*(\([^()]*\))?\s*:")
+_COMMENT_LINE = re.compile(r"^\s*#.*$", re.MULTILINE)
+_HEADER_READ = re.compile(r'\$headers\s*(?:\.\s*"([^"\\]+)"|\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*"([^"\\]+)"\s*\])')
+# Headers that prove who sends: no mapping sees them, and so they are never stored.
+_CREDENTIAL = re.compile(r"authorization|cookie|signature|secret|token|password|credential|api-?key")
+# What the compiled program itself calls, besides the names that begin with `_`.
+_OWN_NAMES = frozenset({"component", "length"})
