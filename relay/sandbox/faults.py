@@ -3,11 +3,28 @@
 import random
 import threading
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from relay.sandbox.compass import Submission
+PAGE = "<!DOCTYPE html><title>Log in</title><p>This is not the page you are looking for."
+"""What `html` answers."""
+
+
+class Asked(Protocol):
+    """What is known of a request, so that a fault can be meant for it."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of its event; `calendar` for those of Release."""
+
+    @property
+    def entity(self) -> str:
+        """What it is about, for people."""
+
+    @property
+    def source(self) -> str | None:
+        """Its event source, where there is one."""
 
 
 class Fault(BaseModel):
@@ -56,7 +73,7 @@ class Fault(BaseModel):
             return 429
         return 400 if self.type is not None else None
 
-    def is_for(self, asked: Submission | None) -> bool:
+    def is_for(self, asked: Asked | None) -> bool:
         """Whether it is meant for this request; None is one that is not valid."""
         wanted = (self.kind, self.entity, self.source)
         given = (None, None, None) if asked is None else (asked.kind, asked.entity, asked.source)
@@ -94,7 +111,7 @@ class Standing:
         with self._lock:
             return list(self._standing)
 
-    def strike(self, asked: Submission | None) -> Fault:
+    def strike(self, asked: Asked | None) -> Fault:
         """The fault for this request, counted; `NO_FAULT` for none. None is a request that is not valid."""
         with self._lock:
             for place, (fault, left) in enumerate(self._standing):

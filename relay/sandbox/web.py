@@ -1,4 +1,7 @@
-"""The sandbox over HTTP: the one request that Compass takes, and a few to look inside and to break it."""
+"""The sandbox over HTTP: the one request that Compass takes, and a few to look inside and to break it.
+
+The Release server has a module of its own, `release_web`.
+"""
 
 import socket
 import time
@@ -9,14 +12,16 @@ from flask import Flask, Response, jsonify, request
 from pydantic import ValidationError
 
 from relay.sandbox.compass import Compass, Complaint, Effect, Submission, Verdict, examine
-from relay.sandbox.faults import FAULTS, Fault, Standing
+from relay.sandbox.faults import FAULTS, PAGE, Fault, Standing
+from relay.sandbox.release_web import ReleaseServer
 
 EVENTS_PATH = "/gateway/api/compass/v1/events"
 
 
-def create_app(compass: Compass, faults: Standing) -> Flask:
-    """Serve this Compass, with these faults. Dropping connections needs werkzeug's own server (see `server`)."""
+def create_app(compass: Compass, release: ReleaseServer, faults: Standing) -> Flask:
+    """Serve these two, with these faults. Dropping connections needs werkzeug's own server (see `server`)."""
     app = Flask("relay.sandbox")
+    release.register(app)
 
     @app.post(EVENTS_PATH)
     def send_event() -> Response:
@@ -63,6 +68,7 @@ def create_app(compass: Compass, faults: Standing) -> Flask:
     def reset() -> tuple[str, int]:
         faults.clear()
         compass.reset()
+        release.reset()
         return "", 204
 
     return app
@@ -106,8 +112,7 @@ def _response(verdict: Verdict, fault: Fault) -> Response:
     if fault.redirect is not None:
         headers["Location"] = fault.redirect
     if fault.html:
-        page = "<!DOCTYPE html><title>Log in</title><p>This is not the page you are looking for."
-        return Response(page, verdict.status, headers, mimetype="text/html")
+        return Response(PAGE, verdict.status, headers, mimetype="text/html")
     body = _body(verdict)
     if verdict.status == 401:  # noqa: PLR2004
         headers["WWW-Authenticate"] = 'Basic realm="Compass"'
