@@ -25,7 +25,7 @@ def sound_parts(data: Any, broken: Iterable[Place]) -> dict[str, Any] | None:
         sound.pop("settings", None)  # their names depend on it
     stand_ins = {"source": "x", "verify": {"hmac": "sha256", "header": "x", "secret": "X"}}
     rules = [
-        {"name": "?", "when": f"{index} == null", "ignore": "?"} if ("rules", index) in wrong else rule
+        {"name": "", "when": f"{index} == null", "ignore": "?"} if ("rules", index) in wrong else rule
         for index, rule in enumerate(data["rules"])
     ]
     return {**stand_ins, **sound, "rules": rules}

@@ -224,7 +224,7 @@ class _Compiler:
 
     def _unreachable(self, specs: list[Any]) -> None:
         for index, spec in enumerate(specs):
-            for earlier in range(index):
+            for earlier in range(index if spec["name"] else 0):  # a stand-in has no name
                 if covers(specs[earlier].get("when"), spec.get("when")):
                     name = specs[earlier]["name"]
                     self._fault(("rules", index), f"is never reached: the rule '{name}' above matches all of it")

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 
 from relay.errors import Fault
 
@@ -46,10 +45,8 @@ class Document:
         """Everything that breaks the JSON Schema of this name, by its place."""
         found: dict[Place, list[Fault]] = {}
         for error in _validator(schema).iter_errors(self.data):
-            # For `anyOf` the nearest miss says more than "is not valid under any of the given schemas".
-            nearest = best_match([error]) if error.context else error
-            place = tuple(nearest.absolute_path)
-            found.setdefault(place, []).append(self.fault(place, _reason(nearest.message)))
+            place = tuple(error.absolute_path)
+            found.setdefault(place, []).append(self.fault(place, _reason(error.message)))
         return found
 
 

@@ -43,16 +43,19 @@ def errors_of_definitions(text: str, arguments: Members[str, Any]) -> list[JqErr
         return [*faults, JqError("must hold nothing but definitions, as `def name: …;`")]
     if not alone[0].message.startswith("jq: Top-level program not given"):
         return [*faults, alone[0]]
-    # Called, because jq looks at nothing in a definition that is not.
-    calls = ", ".join(f"{name}{re.sub('[^(;)]+', '.', parameters)}" for name, parameters in definitions)
     before = f"{PRELUDE}\n{SCOPE}\n"
     start, end = before.count("\n"), before.count("\n") + text.count("\n") + 1
-    # Behind the text stand calls of what is local to a definition. Before it stands the prelude, which refuses.
-    return faults + [
-        JqError(error.message, max(0, error.line - start))
-        for error in errors_of(f"{before}{text}\n\n[{calls}]\n", arguments)
-        if error.line <= end
-    ]
+    # jq looks at nothing in a definition that is not called.
+    calls = {
+        _signature(name, parameters): f"{name}{_ARGUMENT.sub('.', parameters)}" for name, parameters in definitions
+    }
+    while True:
+        errors = errors_of(f"{before}{text}\n\n[{', '.join(calls.values())}]\n", arguments)
+        # Behind the text: a definition inside another one, which cannot be called from there.
+        local = {error.message.removeprefix("jq: ").partition(" ")[0] for error in errors if error.line > end}
+        if not local & calls.keys():
+            return faults + [JqError(error.message, max(0, error.line - start)) for error in errors]
+        calls = {signature: call for signature, call in calls.items() if signature not in local}
 
 
 def stand_ins(text: str) -> str:
@@ -84,6 +87,11 @@ def _definitions(text: str) -> list[tuple[str, str]]:
     return _DEFINITION.findall(_COMMENT_LINE.sub("", text))
 
 
+def _signature(name: str, parameters: str) -> str:
+    """A definition as jq names it: `words/1`."""
+    return f"{name}/{parameters.count(';') + 1 if parameters else 0}"
+
+
 def _words(message: str) -> str:
     refused = _REFUSED.match(message)
     return f"'{refused[1]}' is not available in a mapping" if refused else f"jq: {message}"
@@ -92,6 +100,7 @@ def _words(message: str) -> str:
 _ERROR = re.compile(r"^jq: error: (.*?)(?: at <top-level>, line (\d+)(?:, column \d+)?)?:?$", re.MULTILINE)
 _REFUSED = re.compile(r"\$__refused_(\w+) is not defined")
 _DEFINITION = re.compile(r"\bdef\s+([A-Za-z_]\w*)\s*(\([^()]*\))?\s*:")
+_ARGUMENT = re.compile(r"[^(;)]+")
 _COMMENT_LINE = re.compile(r"^\s*#.*$", re.MULTILINE)
 _HEADER_READ = re.compile(r'\$headers\s*(?:\.\s*"([^"\\]+)"|\.([A-Za-z_][A-Za-z0-9_]*)|\[\s*"([^"\\]+)"\s*\])')
 # Headers that prove who sends: no mapping sees them, and so they are never stored.
