@@ -37,7 +37,8 @@ def answered(
 def elsewhere(reply: Reply) -> str | None:
     """What to say of a page of HTML, or of a redirect, which both come from elsewhere; None for other replies."""
     if is_html(reply):
-        title = re.search(r"<title[^>]*>(.*?)</title", reply.body.decode("utf-8", "replace"), re.IGNORECASE | re.DOTALL)
+        head = reply.body[:8192].decode("utf-8", "replace")
+        title = re.search(r"<title[^>]*>(.*?)</title", head, re.IGNORECASE | re.DOTALL)
         return "a page of HTML" + (f": {html.unescape(title[1])}" if title else "")
     if reply.status in range(300, 400):
         # Without its query, which on the way to a login page may hold a secret.
