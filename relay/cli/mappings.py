@@ -32,7 +32,10 @@ HEADER = click.option(
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def check(folder: Path | None, as_json: bool) -> None:
-    """Check a folder of mapping files: schema, jq, contract and examples. Exits 1 on any fault."""
+    """Check a folder of mapping files.
+
+    Schema, jq, contract and examples; every fault is named. Exits 1 on any.
+    """
     settings = load_settings()
     folder = folder or settings.mappings_folder
     faults, sources, examples = [], list[str](), list[Example]()
@@ -66,7 +69,10 @@ def _summary(sources: list[str], examples: list[Example]) -> None:
 @click.argument("file", type=click.File("rb"))
 @HEADER
 def translate(source: str, file: click.File, headers: tuple[str, ...]) -> None:
-    """Show what a webhook would become, without storing or sending anything. FILE may be `-`."""
+    """Show what a webhook would become.
+
+    Nothing is stored or sent. FILE may be `-`.
+    """
     settings = load_settings()
     mapping = _mapping(settings, source)
     raw = file.read()  # type: ignore[attr-defined]
@@ -81,7 +87,10 @@ def translate(source: str, file: click.File, headers: tuple[str, ...]) -> None:
 @click.option("--to", "url", default=None, help="The relay's base URL. [default: http://127.0.0.1:PORT]")
 @HEADER
 def send(source: str, file: click.File, url: str | None, headers: tuple[str, ...]) -> None:
-    """Sign a body as the vendor would, with the first secret of the source, and post it. FILE may be `-`."""
+    """Sign a body as its vendor would, and post it.
+
+    With the first secret of the source. FILE may be `-`.
+    """
     settings = load_settings()
     mapping = _mapping(settings, source)
     raw = file.read()  # type: ignore[attr-defined]

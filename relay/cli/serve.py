@@ -32,7 +32,10 @@ STOP_WITHIN = 25.0
 
 @click.command()
 def serve() -> None:
-    """Take webhooks in and deliver: migrate the database, then run gunicorn with the settings of the environment."""
+    """Take webhooks in and deliver.
+
+    Migrates the database, then runs gunicorn with the settings of the environment.
+    """
     settings, mappings = load(environment(), delivers=True)
     log_setup(settings, mappings)
     outbox = Outbox(settings.database_url)
@@ -54,7 +57,7 @@ def serve() -> None:
 
 @click.command()
 def worker() -> None:
-    """Deliver only: the dispatcher without the web side."""
+    """Deliver only, without the web side."""
     settings, mappings = load(environment(), delivers=True)
     log_setup(settings, mappings)
     relay = assemble(settings, mappings)
@@ -72,7 +75,10 @@ def worker() -> None:
 
 @click.command("migrate")
 def migrate_command() -> None:
-    """Bring the database's tables to what this release needs. Safe when several processes start at once."""
+    """Migrate the database to this release.
+
+    Right also when several processes start at once.
+    """
     outbox = Outbox(load_settings().database_url)
     migrate(outbox)
     click.echo(f"the database is at revision {current_revision(outbox)}", err=True)
@@ -104,7 +110,10 @@ def config(as_json: bool) -> None:
 @click.option("--email", help="The only account that is let in. [default: any]")
 @click.option("--token", help="The only API token that is let in. [default: any]")
 def sandbox(port: int, sources: Path | None, quota: str, email: str | None, token: str | None) -> None:
-    """Run a local stand-in for Compass: credentials, contract, event sources, quota, and faults on purpose."""
+    """Run a local stand-in for Compass.
+
+    With credentials, contract, event sources, quota, and faults on purpose.
+    """
     try:
         limit = Quota.parse(quota)
     except ValueError as error:
@@ -136,5 +145,8 @@ def _say_where(url: str) -> None:
 @click.command()
 @click.option("--once", is_flag=True, help="End when everything arrived: exit 0; or did not: exit 1.")
 def demo(once: bool) -> None:
-    """Sandbox, relay and one signed webhook of every source, on this machine; and what Compass received."""
+    """Show the whole road on this machine.
+
+    A sandbox, the relay, one signed webhook of every source, and what Compass received.
+    """
     sys.exit(0 if run_demo(Console(), once=once) else 1)

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from relay.errors import StoreUnavailable
 from relay.model import EventStatus, WebhookStatus
 from relay.outbox import Outbox, claims, views
 from relay.outbox.claims import Forecast
+from relay.outbox.migrations import is_current
 from relay.outbox.views import DestinationView, EventView, StatusView, WebhookView
 from relay.settings import Settings, load_settings
 
@@ -28,7 +31,12 @@ def opened() -> Iterator[tuple[Settings, Outbox]]:
     """The settings and the outbox they name."""
     settings = load_settings()
     outbox = Outbox(settings.database_url)
+    file = outbox.url.database
+    if outbox.sqlite and not (file and Path(file).exists()):
+        raise StoreUnavailable(f"there is no database at {file}; `relay serve` or `relay migrate` makes one")
     try:
+        if not is_current(outbox):
+            raise StoreUnavailable("the database's tables are not those of this release; run `relay migrate`")
         yield settings, outbox
     finally:
         outbox.close()
@@ -74,7 +82,10 @@ def row(table: Table, *cells: object) -> None:
 @click.command()
 @JSON
 def status(as_json: bool) -> None:
-    """Show what came, what waits, what is stuck and why, and when the backlog will be gone."""
+    """Show where everything stands.
+
+    What came, what waits, what is stuck and why, and when the backlog will be gone.
+    """
     with opened() as (settings, outbox):
         seen = views.status(outbox)
         forecasts = {
@@ -133,7 +144,10 @@ def _status_tables(seen: StatusView) -> Iterator[Table]:
 def webhooks(
     context: click.Context, word: str | None, source: str | None, limit: int, before: int | None, as_json: bool
 ) -> None:
-    """List the newest webhooks; `webhooks show ID` shows one."""
+    """List the newest webhooks, or show one.
+
+    `relay webhooks show ID` shows one.
+    """
     if context.invoked_subcommand is not None:
         return
     with opened() as (_, outbox):
@@ -178,7 +192,10 @@ def show_webhook(webhook: int, body: bool, as_json: bool) -> None:
 def events(
     context: click.Context, word: str | None, kind: str | None, limit: int, before: int | None, as_json: bool
 ) -> None:
-    """List the newest events; `events show ID` shows one with its attempts."""
+    """List the newest events, or show one.
+
+    `relay events show ID` shows one with its attempts.
+    """
     if context.invoked_subcommand is not None:
         return
     with opened() as (_, outbox):

@@ -34,7 +34,7 @@ EVENTS: dict[str, Literal[EventStatus.DEAD, EventStatus.UNROUTED]] = {
 
 @click.group()
 def replay() -> None:
-    """Translate webhooks again, or send events again."""
+    """Translate or send again."""
 
 
 @replay.command("webhooks")
@@ -101,7 +101,10 @@ def _show(replayed: Iterable[Replayed], *, as_json: bool, dry_run: bool) -> None
 @click.command("prune")
 @click.option("--days", type=click.IntRange(min=1), help="Keep so many days. [default: RELAY_RETENTION_DAYS]")
 def prune_command(days: int | None) -> None:
-    """Delete webhooks and events that are settled and old. What is undelivered is never touched."""
+    """Delete what is settled and old.
+
+    What is undelivered is never touched.
+    """
     with opened() as (settings, outbox):
         with outbox.read() as connection:
             before = outbox.now(connection) - (days or settings.retention_days) * DAY_MS
@@ -120,7 +123,10 @@ def prune_command(days: int | None) -> None:
 @click.command()
 @click.argument("destination")
 def pause(destination: str) -> None:
-    """Hold a destination: what is on its way is finished, nothing more is sent until `relay resume`."""
+    """Hold a destination by hand.
+
+    What is on its way is finished; nothing more is sent until `relay resume`.
+    """
     with opened() as (_, outbox):
         claims.pause(outbox, _known(outbox, destination))
     click.echo(f"{destination} is paused", err=True)
@@ -129,7 +135,10 @@ def pause(destination: str) -> None:
 @click.command()
 @click.argument("destination")
 def resume(destination: str) -> None:
-    """Let go of a destination; if it is blocked or down it is tried at once."""
+    """Let go of a destination.
+
+    One that is blocked or down is tried at once.
+    """
     with opened() as (_, outbox):
         claims.resume(outbox, _known(outbox, destination))
     click.echo(f"{destination} is let go", err=True)
