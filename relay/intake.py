@@ -112,7 +112,8 @@ def read_json(raw: bytes) -> tuple[str, Any]:
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_TEXT_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+# Possessive (*+): on a text of megabytes, what could be tried again would be kept for every character.
+_TEXT_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]')
 
 
 def _depth(text: str) -> int:
