@@ -27,12 +27,13 @@ from relay.outbox.migrations import migrate
 from relay.sandbox.release import BLACKOUT, HOLIDAY
 from relay.sandbox.server import Sandbox, running_sandbox
 from tests.outboxes import store
-from tests.test_compass_destination import Server, answering, http, serving
+from tests.test_compass_destination import Server, answering, drip, http, serving
 
 PASSWORD = "very-secret=7A11"
 SHORT = Limits(connect=0.5, write=0.6, total=0.8)
 QUOTA = Quota(1000, 60_000)
 START, END = 1_413_384_452_000, 1_413_394_452_000
+OWN_TYPE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 FREEZE: dict[str, Any] = {"name": "Freeze", "startDate": START, "endDate": END, "type": {"id": BLACKOUT}}
 SHOWN: dict[str, Any] = {**FREEZE, "id": "e1", "description": "", "type": {"id": BLACKOUT, "name": "Blackout"}}
 
@@ -154,9 +155,20 @@ def test_what_is_shown_otherwise_than_it_was_sent_is_told_without_quoting_texts_
     assert judge(answer) == Delivered()
 
 
-@pytest.mark.parametrize("type_", [BLACKOUT.upper(), {"id": BLACKOUT.upper()}, BLACKOUT])
-def test_a_type_is_the_same_whatever_the_case_of_its_id_and_whether_it_is_expanded(type_: Any) -> None:
-    assert exchange(created(type=type_))[0].error is None
+@pytest.mark.parametrize("type_", [OWN_TYPE, OWN_TYPE.upper(), {"id": OWN_TYPE.upper(), "name": "Migration"}])
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_type_is_the_same_whatever_the_case_of_its_id_and_whether_it_is_expanded(type_: Any, repeat: bool) -> None:
+    shown = {**SHOWN, "type": type_}
+    with serving(answering(shows(shown) if repeat else created(**shown))) as server:
+        answer = send(release(server.url), {**FREEZE, "type": {"id": OWN_TYPE}}, repeat=repeat)
+    assert (answer.error, len(server.requests)) == (None, 1)
+
+
+def test_a_long_reply_is_read_whole() -> None:
+    description = "x" * 200_000
+    with serving(answering(created(description=description))) as server:
+        answer = send(release(server.url), {**FREEZE, "description": description})
+    assert (answer.status, answer.error) == (201, None)
 
 
 def test_a_reply_of_200_and_one_in_an_array_are_understood() -> None:
@@ -205,6 +217,12 @@ def test_an_answer_that_says_nothing_about_the_event_means_the_same_to_a_look_an
     answer, requests = exchange(reply, repeat=repeat)
     assert isinstance(judge(answer), verdict), answer
     assert requests == [f"{GET if repeat else POST}"]
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_server_that_asks_for_time_is_given_it(repeat: bool) -> None:
+    answer, _ = exchange(http(503, Retry_After="9"), repeat=repeat)
+    assert (answer.status, answer.retry_after) == (503, 9)
 
 
 def test_a_refused_event_is_a_dead_letter_with_what_the_server_said() -> None:
@@ -354,9 +372,10 @@ def held(*seconds: float) -> Callable[[Server, socket.socket], None]:
     return handle
 
 
-def test_a_look_that_hangs_is_given_up_and_nothing_is_posted() -> None:
+@pytest.mark.parametrize("handle", [held(1, 0), drip(b"HTTP/1.1 200 ")], ids=["silent", "dripping"])
+def test_a_look_that_hangs_is_given_up_and_nothing_is_posted(handle: Callable[[Server, socket.socket], None]) -> None:
     began = time.monotonic()
-    with serving(held(1, 0)) as server:
+    with serving(handle) as server:
         answer = send(release(server.url), repeat=True)
         took = time.monotonic() - began
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
@@ -366,12 +385,13 @@ def test_a_look_that_hangs_is_given_up_and_nothing_is_posted() -> None:
 
 
 def test_a_look_and_a_post_together_take_no_longer_than_one_request_may() -> None:
+    limits = Limits(connect=0.5, write=1.5, total=1.5)
     began = time.monotonic()
-    with serving(held(0.2, 1)) as server:
-        answer = send(release(server.url), repeat=True)
+    with serving(held(0.5, 2)) as server:
+        answer = send(release(server.url, limits=limits), repeat=True)
         took = time.monotonic() - began
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert SHORT.total <= took < SHORT.total + 0.3
+    assert limits.total <= took < limits.total + 0.35
     assert len(server.requests) == 2
 
 
