@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Any
 
@@ -22,6 +23,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to write an outcome down."""
 
+_NO_TURN = nullcontext()
+
 
 def deliver(
     outbox: Outbox,
@@ -30,23 +33,27 @@ def deliver(
     quota: Quota,
     rng: Random,
     steady: Steady | None = None,
+    turn: AbstractContextManager[object] = _NO_TURN,
     claimed: Callable[[], bool] = lambda: True,
 ) -> Outcome | claims.Wait:
     """Send the event that is next: claim it, send it, judge the answer, settle.
 
-    Answers what became of it, or what there is to wait for. `claimed` is called as soon as there is a claim;
-    when it says no, the claim is given back unsent. Raises StoreUnavailable.
+    Answers what became of it, or what there is to wait for. `turn` is held while the outbox is asked; `claimed`
+    is called as soon as there is a claim; when it says no, the claim is given back unsent. Raises
+    StoreUnavailable.
     """
-    age = stopwatch()
-    claim = claims.claim(outbox, destination.name, quota=quota, token=secrets.token_hex(8), steady=steady)
+    with turn:
+        age = stopwatch()
+        claim = claims.claim(outbox, destination.name, quota=quota, token=secrets.token_hex(8), steady=steady)
     if isinstance(claim, claims.Wait):
         return claim
     if not claimed():
-        claims.release(outbox, claim)
+        with turn:
+            claims.release(outbox, claim)
         return claims.Wait(until=None, why=claims.Why.PAUSED, now=claim.claimed_at)
     answer = destination.send(claim, age=age)
     verdict = judge(answer)
-    outcome = _settle(outbox, claim, answer, verdict, quota=quota, rng=rng, age=age)
+    outcome = _settle(outbox, claim, answer, verdict, quota=quota, rng=rng, turn=turn, age=age)
     log.info("attempt", **_line(claim, answer, outcome))
     return outcome
 
@@ -59,12 +66,14 @@ def _settle(
     *,
     quota: Quota,
     rng: Random,
+    turn: AbstractContextManager[object],
     age: Callable[[], float],
 ) -> Outcome:
     """Settle, however long the store refuses, until the lease is lost anyway."""
     while True:
         try:
-            return claims.settle(outbox, claim, answer, verdict, quota=quota, rng=rng)
+            with turn:
+                return claims.settle(outbox, claim, answer, verdict, quota=quota, rng=rng)
         except StoreUnavailable:
             if age() * 1000 > claims.LEASE_MS:
                 raise

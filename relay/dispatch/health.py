@@ -77,7 +77,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Again:
-    """The event waits until `due_at`."""
+    """The event waits until `due_at`; behind all that wait already, if that is now."""
 
     due_at: int
     counted: bool
@@ -174,18 +174,18 @@ def _forbidden(verdict: Forbidden, sent: Sent, health: Health, now: int, rng: Ra
 def _blocked(reason: str, sent: Sent, health: Health, now: int, rng: Random) -> Outcome:
     if health.state is State.BLOCKED and not sent.probe:
         # It was under way when the destination was blocked, and tells nothing new.
-        again = Again(max(health.wait_until, now), counted=False, reason=reason)
+        again = Again(now, counted=False, reason=reason)
         return Outcome(again, health, "blocked")
     probes = health.probes + 1 if health.state is State.BLOCKED else 0
     until = now + spread(min(MINUTE * 2 ** min(probes, 10), 15 * MINUTE), rng)
     blocked = _enter(State.BLOCKED, reason, replace(health, failing=None, probes=probes), until, now)
-    return Outcome(Again(until, counted=False, reason=reason), blocked, "blocked")
+    return Outcome(Again(now, counted=False, reason=reason), blocked, "blocked")
 
 
 def _failed(verdict: Failed, sent: Sent, health: Health, now: int, rng: Random) -> Outcome:
     if health.probing and not sent.probe:
         # It was under way when the trouble began, and tells nothing new.
-        again = Again(max(health.wait_until, now), counted=False, reason=verdict.reason)
+        again = Again(now, counted=False, reason=verdict.reason)
         return Outcome(again, health, health.state.value)
     if health.state is State.BLOCKED:
         return _blocked(health.reason or verdict.reason, sent, health, now, rng)
@@ -195,7 +195,7 @@ def _failed(verdict: Failed, sent: Sent, health: Health, now: int, rng: Random) 
         wait = min(5 * SECOND * 2 ** min(probes, 10), MINUTE)
         until = now + max(spread(wait, rng), verdict.not_before_ms)
         down = _enter(State.DOWN, verdict.reason, replace(health, failing=None, probes=probes), until, now)
-        return Outcome(Again(until, counted=False, reason=verdict.reason), down, "down")
+        return Outcome(Again(now, counted=False, reason=verdict.reason), down, "down")
     if sent.failures < len(SCHEDULE):
         due_at = now + max(retry_ms(sent.failures + 1, rng), verdict.not_before_ms)
         again = Again(due_at, counted=True, reason=verdict.reason)

@@ -21,12 +21,14 @@ from relay.dispatch.quota import Quota
 from relay.dispatch.steady import Steady
 from relay.errors import StoreUnavailable
 from relay.outbox import Outbox, claims
+from relay.outbox.calls import Listener
 from relay.outbox.claims import Wait, Why
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 POLL = 2.0
-"""Seconds after which the outbox is looked at in any case: other processes' commits wake nobody here."""
+"""Seconds after which the outbox is looked at in any case: other processes' calls may be lost, and on SQLite
+there are none."""
 
 BREATH = 0.02
 """Seconds between two looks that found nothing, however often somebody calls."""
@@ -78,10 +80,13 @@ class Dispatcher:
             for destination in destinations
         ]
         self._upkeep = threading.Thread(target=self._keep_up, name="daily", daemon=True)
+        self._listener = None if outbox.sqlite else Listener(outbox, self.wake)
 
     def start(self) -> None:
-        """Begin to deliver, and be woken by this process's own commits."""
+        """Begin to deliver, and be woken by this process's own commits and by other processes' calls."""
         self._outbox.on_commit = self.wake
+        if self._listener is not None:
+            self._listener.start()
         for crew in self._crews:
             crew.start()
         if self._daily is not None:
@@ -100,6 +105,8 @@ class Dispatcher:
         """
         deadline = time.monotonic() + timeout
         self._stopping.set()
+        if self._listener is not None:
+            self._listener.stop()
         finished = all([crew.join(deadline) for crew in self._crews])  # noqa: C419 - every crew is asked
         log.info("dispatcher.stopped", finished=finished)
         return finished
@@ -138,6 +145,9 @@ class _Crew:
         self._poll = poll
         self._steady = Steady(quota.margin_ms // 2)
         self._state = State.OPEN
+        # One thread at a time asks the outbox. All is decided under the destination's lock anyway, and whoever
+        # waits for that one in the database holds a connection meanwhile, of which there are few.
+        self._turn = threading.Lock()
         # The seat of the one who looks for work, and who waits for it.
         self._seat = threading.Condition()
         self._looker: threading.Thread | None = None
@@ -184,6 +194,7 @@ class _Crew:
                     quota=self._quota,
                     rng=self._rng,
                     steady=self._steady,
+                    turn=self._turn,
                     claimed=self._found,
                 )
             except StoreUnavailable as error:

@@ -6,8 +6,8 @@ favour of the next one as its rule's `coalesce` allows, so that a run of one sta
 every change of state is kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from relay.model import Coalesce, Lane
@@ -70,6 +70,8 @@ class Plan:
     """The lane in which it queues: that of the most urgent one behind it, or the one below that if nothing that
     waits changes the entity's state. So in a storm of updates what begins and what is over goes first."""
     superseded: tuple[Superseded, ...] = ()
+    raised: Mapping[int, Lane] = field(default_factory=dict)
+    """Events that stand for a more urgent one that was left out, and their lane from now on."""
 
 
 def plan(waiting: Sequence[Waiting], newest: Newest | None) -> Plan:
@@ -78,18 +80,22 @@ def plan(waiting: Sequence[Waiting], newest: Newest | None) -> Plan:
     `waiting` is in order of place and may be the beginning of a longer row.
     """
     superseded: list[Superseded] = []
-    fresh: list[Waiting] = []
-    for one in waiting:
+    raised: dict[int, Lane] = {}
+    kept: list[Waiting] = []
+    for one in reversed(waiting):
         if newest is not None and one.place < newest.place:
             superseded.append(Superseded(one.event, newest.place.event))
+        elif kept and _may_be_left_out(one, following := kept[-1]):
+            superseded.append(Superseded(one.event, following.event))
+            if one.lane < following.lane:
+                raised[following.event] = one.lane
+                kept[-1] = replace(following, lane=one.lane)
         else:
-            fresh.append(one)
-    chosen: Waiting | None = None
-    for run in _runs(fresh):
-        superseded += [Superseded(one.event, run[-1].event) for one in run[:-1]]
-        if chosen is None or chosen.failures >= GIVES_WAY:
-            chosen = run[-1]
-    return Plan(chosen, _rank(fresh, newest), tuple(superseded))
+            kept.append(one)
+    kept.reverse()
+    willing = (one for one in kept if one.failures < GIVES_WAY)
+    chosen = next(willing, kept[-1] if kept else None)
+    return Plan(chosen, _rank(kept, newest), tuple(superseded), raised)
 
 
 def number_for(*, order: int, fixed: int | None, last: int | None) -> int:
@@ -103,22 +109,10 @@ def number_for(*, order: int, fixed: int | None, last: int | None) -> int:
     return last if fixed == last else max(order, last + 1)
 
 
-def _runs(waiting: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """Neighbours of which only the last one has to be sent."""
-    run: list[Waiting] = []
-    for one in waiting:
-        if run and not _may_be_left_out(run[-1], one):
-            yield run
-            run = []
-        run.append(one)
-    if run:
-        yield run
-
-
-def _rank(fresh: Sequence[Waiting], newest: Newest | None) -> Lane:
-    lane = min((one.lane for one in fresh), default=Lane.LOW)
+def _rank(kept: Sequence[Waiting], newest: Newest | None) -> Lane:
+    lane = min((one.lane for one in kept), default=Lane.LOW)
     state = None if newest is None else newest.state
-    changes = state is None or any(one.state != state for one in fresh)
+    changes = state is None or any(one.state != state for one in kept)
     return lane if changes else Lane(min(lane + 1, Lane.LOW))
 
 

@@ -50,7 +50,8 @@ class Quota:
         return cls(int(match["limit"]), round(float(match["seconds"]) * 1000))
 
     def __str__(self) -> str:
-        return f"{self.limit}/{self.window_ms / 1000:g}s"
+        seconds = f"{self.window_ms / 1000:.3f}".rstrip("0").rstrip(".")
+        return f"{self.limit}/{seconds}s"
 
     @property
     def margin_ms(self) -> int:
@@ -74,9 +75,9 @@ class Quota:
         """How long one claim that is not urgent keeps away from the one before it.
 
         Nothing while more than half the slots are free. Then the fastest even pace at which the free slots,
-        and those that are given back on the way, never run out. So an urgent event finds a slot at once, or
-        within `window / limit` where the quota is used in full; and the quota is used in full all the same,
-        because at that pace the last free slot is taken as the next one is given back.
+        and those that are given back on the way, never run out. So an urgent event finds a slot at once or
+        very soon: where the quota is used in full, one is given back every `window / limit`. And it is used in
+        full all the same, because at that pace the last free slot is taken as the next one is given back.
         """
         if 2 * len(held) < self.limit:
             return 0

@@ -128,7 +128,7 @@ def settle(outbox: Outbox, claim: Claim, answer: Answer, verdict: Verdict, *, qu
             _conclude(connection, claim, outcome, verdict, now)
             arrange(connection, claim.destination, entity, now)
         for event in outcome.revived:
-            connection.execute(_REVIVE, {"event": event, "due_at": outcome.health.wait_until})
+            connection.execute(_REVIVE, {"event": event, "due_at": now})
         return outcome
 
 
@@ -323,12 +323,10 @@ SELECT min(lease_until) FROM events WHERE destination = :destination AND status 
 """)
 
 _EVENT = sa.text("""
-SELECT entity, type, component, body, rank, failures, trigger, created_at,
-       number IS NOT NULL OR EXISTS (
-           SELECT 1 FROM entities n WHERE n.destination = events.destination AND n.entity = events.entity
-       ) AS repeat
-FROM events
-WHERE id = :event
+SELECT e.entity, type, component, body, rank, failures, trigger, created_at,
+       coalesce(e.number, n.number) IS NOT NULL AS repeat
+FROM events e LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
+WHERE e.id = :event
 """)
 
 _LEASE = sa.text("""
@@ -382,30 +380,26 @@ WHERE status = 'sending' AND lease_until <= :now AND destination = :destination
 
 _LOST_ATTEMPT = sa.text("UPDATE attempts SET outcome = 'lost' WHERE event_id = :event AND outcome IS NULL")
 
+# The same decisions as `relay.dispatch.plan`, for all entities at once.
 _FORECAST = sa.text("""
-SELECT count(*) AS waiting,
-       coalesce(sum(needed), 0) AS requests,
-       coalesce(sum(CASE WHEN due_at > :now THEN needed ELSE 0 END), 0) AS later
-FROM (
-    SELECT due_at,
-           CASE
-               WHEN stale = 1 THEN 0
-               WHEN next_id IS NULL THEN 1
-               WHEN failures >= 2 OR mode = 'latest' THEN 0
-               WHEN mode = 'off' THEN 1
-               WHEN state = next_state OR (state IS NULL AND next_state IS NULL) THEN 0
-               ELSE 1
-           END AS needed
-    FROM (
-        SELECT e.due_at, e.failures, e.coalesce AS mode, e.state,
-               lead(e.id) OVER line AS next_id,
-               lead(e.state) OVER line AS next_state,
-               CASE WHEN (e.source_order, e.terminal, e.id) < (n.source_order, n.terminal, n.event_id)
-                    THEN 1 ELSE 0 END AS stale
-        FROM events e
-        LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
-        WHERE e.destination = :destination AND e.status = 'pending'
-        WINDOW line AS (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id)
-    ) AS row_by_row
-) AS judged
+WITH fresh AS (
+    SELECT e.*, lead(e.id) OVER (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id) AS next_id
+    FROM events e
+    LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
+    WHERE e.destination = :destination AND e.status = 'pending'
+      AND (n.event_id IS NULL OR (e.source_order, e.terminal, e.id) >= (n.source_order, n.terminal, n.event_id))
+), kept AS (
+    SELECT due_at, state, coalesce AS mode,
+           lead(id) OVER line AS next_id,
+           lead(state) OVER line AS next_state
+    FROM fresh
+    WHERE next_id IS NULL OR (failures < 2 AND coalesce <> 'latest')
+    WINDOW line AS (PARTITION BY entity ORDER BY source_order, terminal, id)
+)
+SELECT (SELECT count(*) FROM events WHERE destination = :destination AND status = 'pending') AS waiting,
+       count(*) AS requests,
+       coalesce(sum(CASE WHEN due_at > :now THEN 1 ELSE 0 END), 0) AS later
+FROM kept
+WHERE next_id IS NULL OR mode = 'off'
+   OR state <> next_state OR (state IS NULL) <> (next_state IS NULL)
 """)

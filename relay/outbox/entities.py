@@ -30,6 +30,9 @@ def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int
         if decided.superseded:
             left_out = [{"event": one.event, "successor": one.successor, "now": now} for one in decided.superseded]
             connection.execute(_SUPERSEDE, left_out)
+        if decided.raised:
+            raised = [{"event": event, "lane": lane.value} for event, lane in decided.raised.items()]
+            connection.execute(_RAISE, raised)
         undecided = decided.next is None or decided.next.event == waiting[-1].event
         if not (undecided and decided.superseded and len(waiting) == BATCH):
             break
@@ -90,6 +93,8 @@ LIMIT :batch
 _SUPERSEDE = sa.text("""
 UPDATE events SET status = 'superseded', successor_id = :successor, settled_at = :now WHERE id = :event
 """)
+
+_RAISE = sa.text("UPDATE events SET lane = :lane WHERE id = :event")
 
 _PARK = sa.text("""
 UPDATE events SET ready = 0

@@ -31,11 +31,11 @@ class Frozen:
 
     now: int
     until: int
-    """The pause's end."""
+    """The pause's end, and the latest moment until which the slot of an answered request can be held."""
     lease_until: int
     """The end of the leases under way."""
     held_until: int
-    """The end of the slots under way, and the latest moment until which a slot can be held."""
+    """The end of the slots under way, and the latest moment until which any slot can be held."""
 
 
 def lock(connection: sa.Connection, outbox: Outbox, name: str) -> Standing:
@@ -154,7 +154,8 @@ WHERE outcome IS NULL
 """)
 
 _CUT_SLOTS = sa.text("""
-UPDATE attempts SET held_until = :held_until WHERE destination = :name AND held_until > :held_until
+UPDATE attempts SET held_until = CASE WHEN status IS NULL THEN :held_until ELSE :until END
+WHERE destination = :name AND held_until > :until AND (status IS NOT NULL OR held_until > :held_until)
 """)
 
 _LEASES = sa.text("""
