@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -474,6 +475,20 @@ def test_postgresql_flushes_every_commit_whatever_its_role_was_told(postgresql_s
     with outbox.write() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
     outbox.close()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_connections_that_the_server_closes_are_replaced(database_url: str, outbox: Outbox) -> None:
+    append = Appender(outbox)
+    append.append(arrival(key="a"))
+    assert len(rows(outbox, webhooks)) == 1
+    with psycopg.connect(make_url(database_url).render_as_string(hide_password=False), autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    append.append(arrival(key="b"))
+    assert len(rows(outbox, webhooks)) == 2
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_its_password_untold() -> None:

@@ -61,6 +61,15 @@ def test_the_status_counts_events_by_destination_state_and_lane(outbox: Outbox) 
     assert EventCount("compass", EventStatus.PENDING, Lane.NORMAL, 2, oldest) in seen.events
 
 
+def test_the_status_counts_what_is_settled_too(outbox: Outbox) -> None:
+    store(outbox, Translated("r", (event(order=1), event(order=2))))
+    send(outbox, [Delivered()])
+    assert [(one.status, one.count) for one in views.status(outbox).events] == [
+        (EventStatus.DELIVERED, 1),
+        (EventStatus.SUPERSEDED, 1),
+    ]
+
+
 def test_the_status_says_why_events_are_held_the_most_frequent_reason_first(outbox: Outbox) -> None:
     store(outbox, Translated("r", (event("a"),)))
     send(outbox, [REFUSED])

@@ -7,11 +7,12 @@
 import fcntl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
@@ -20,10 +21,32 @@ from relay.errors import Fault, SettingsError, StoreUnavailable
 STORE_TIMEOUT = 3.0
 """Seconds that a writer waits for its turn before the store counts as unavailable."""
 
+CONNECTIONS = 3
+"""The most connections of one process to PostgreSQL: one to take in, one to deliver, one for all the rest."""
+
+IDLE_TIMEOUT = 10.0
+"""Seconds after which PostgreSQL ends a transaction whose process says nothing more.
+
+A machine that vanishes in the middle of a claim would otherwise hold the destination's row for hours.
+"""
+
 
 def machine_clock() -> int:
     """The machine's clock, in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+class Cursor(Protocol):
+    """What the cursors of sqlite3 and psycopg have in common."""
+
+    def execute(self, sql: str, values: Mapping[str, Any] = ..., /) -> Any:
+        """Run one statement."""
+
+    def fetchone(self) -> Any:
+        """One row of its answer, or None."""
+
+    def fetchall(self) -> Any:
+        """All rows that are left."""
 
 
 class Outbox:
@@ -33,10 +56,11 @@ class Outbox:
     not answer, the first question raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], int] = machine_clock) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], int] = machine_clock, connections: int = CONNECTIONS) -> None:
+        """`connections` is the most that are opened to PostgreSQL; whoever needs one more waits."""
         self.url = database_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgresql_engine(self.url)
+        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgresql_engine(self.url, connections)
         self.on_commit: Callable[[], None] = _nobody_listens
         """Called after every commit that stored something to send; set by whoever runs a dispatcher here."""
         self._clock = clock
@@ -44,6 +68,7 @@ class Outbox:
             **({} if self.sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
         )
         self._writer = self.engine.execution_options(write=True)
+        self._plain: sa.PoolProxiedConnection | None = None
         self._turn = _Turn(Path(f"{self.url.database}.lock")) if self.sqlite else None
         self._refusals = (sa.exc.DBAPIError, sa.exc.TimeoutError, self.engine.dialect.loaded_dbapi.Error)
 
@@ -69,14 +94,49 @@ class Outbox:
         try:
             if self._turn is None:
                 with self._writer.begin() as connection:
-                    if abs(timeout - STORE_TIMEOUT) > 1:  # a session's own limit is STORE_TIMEOUT
-                        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(timeout * 1000) + 1}")
+                    if _unusual(timeout):
+                        connection.exec_driver_sql(_lock_timeout(timeout))
                     yield connection
             else:
                 with self._turn.taken(timeout), self._writer.begin() as connection:
                     yield connection
         except self._refusals as error:
             raise unavailable(error) from error
+
+    @contextmanager
+    def write_plainly(self, *, timeout: float = STORE_TIMEOUT) -> Iterator[Cursor]:
+        """The same for the hot path, one thread at a time: the driver's own cursor, on a connection kept for it.
+
+        A connection that was lost fails once; the next call opens another one.
+        """
+        if timeout <= 0:
+            raise StoreUnavailable(f"the outbox did not let a writer in within {STORE_TIMEOUT:.0f} s")
+        with self._turn.taken(timeout) if self._turn is not None else nullcontext():
+            try:
+                if self._plain is None:
+                    self._plain = self.engine.raw_connection()
+                cursor = self._plain.cursor()
+                if self.sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                elif _unusual(timeout):
+                    cursor.execute(_lock_timeout(timeout))
+                yield cursor
+                self._plain.commit()
+            except self._refusals as error:
+                self._roll_back()
+                raise unavailable(error) from error
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        if self._plain is None:
+            return
+        try:
+            self._plain.rollback()
+        except self._refusals:
+            self._plain.invalidate()
+            self._plain = None
 
     def now(self, connection: Connection) -> int:
         """The one clock of everybody who shares this database, in milliseconds.
@@ -87,8 +147,16 @@ class Outbox:
             return self._clock()
         return int(connection.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")))
 
+    def connect(self) -> psycopg.Connection:
+        """One more connection to PostgreSQL, beside the others, that commits by itself. Raises psycopg.Error."""
+        positional, named = self.engine.dialect.create_connect_args(self.engine.url)
+        return psycopg.connect(*positional, **named, autocommit=True)
+
     def close(self) -> None:
         """Give the connections back."""
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
         self.engine.dispose()
         if self._turn is not None:
             self._turn.close()
@@ -119,6 +187,15 @@ def unavailable(error: Exception) -> StoreUnavailable:
     """The store's refusal, in its own words but without the statement or its values."""
     words = str(getattr(error, "orig", error)).strip().partition("\n")[0]
     return StoreUnavailable(f"the outbox does not answer: {words}")
+
+
+def _unusual(timeout: float) -> bool:
+    """True when it differs by more than a second from what PostgreSQL's sessions are set to."""
+    return abs(timeout - STORE_TIMEOUT) > 1
+
+
+def _lock_timeout(timeout: float) -> str:
+    return f"SET LOCAL lock_timeout = {int(timeout * 1000) + 1}"
 
 
 def _nobody_listens() -> None:
@@ -156,14 +233,21 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL) -> Engine:
-    patient = {"connect_timeout": str(int(STORE_TIMEOUT)), **url.query}
+def _postgresql_engine(url: URL, connections: int) -> Engine:
+    # A server that vanishes says no good-bye; what DATABASE_URL itself says counts more.
+    mindful = {
+        "connect_timeout": str(int(STORE_TIMEOUT)),
+        "tcp_user_timeout": str(int(STORE_TIMEOUT * 1000)),
+        "keepalives_idle": "15",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+    }
     engine = sa.create_engine(
-        url.set(query=patient),
+        url.set(query={**mindful, **url.query}),
+        # After a restart of the server the first question finds new connections, instead of failing.
         pool_pre_ping=True,
-        # Small plans allow 20 connections for all processes together.
-        pool_size=3,
-        max_overflow=2,
+        pool_size=connections,
+        max_overflow=0,
         pool_timeout=STORE_TIMEOUT,
     )
 
@@ -172,6 +256,7 @@ def _postgresql_engine(url: URL) -> Engine:
         # A database or a role may have been told to be quick instead of durable; we promise the other thing.
         connection.execute("SET synchronous_commit = on")
         connection.execute(f"SET lock_timeout = {int(STORE_TIMEOUT * 1000)}")
+        connection.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)}")
         connection.commit()
 
     return engine
@@ -207,7 +292,6 @@ class _Turn:
             self._threads.release()
 
     def _lock(self, deadline: float) -> None:
-        soon = time.monotonic() + 0.05
         try:
             if self._file is None:
                 self._file = self._path.open("ab")
@@ -215,11 +299,10 @@ class _Turn:
                 try:
                     return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    now = time.monotonic()
-                    if now >= deadline:
+                    if time.monotonic() >= deadline:
                         raise StoreUnavailable("another process holds the outbox") from None
-                    # A commit takes a millisecond or two. What takes longer takes much longer.
-                    time.sleep(0.0001 if now < soon else 0.002)
+                    # Shorter than any gap between two turns of one process, so that nobody is passed over for long.
+                    time.sleep(0.0001)
         except OSError as error:
             raise StoreUnavailable(f"the outbox cannot be locked: {error}") from error
 

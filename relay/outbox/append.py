@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from relay.errors import StoreUnavailable
 from relay.model import (
@@ -29,7 +29,7 @@ from relay.model import (
     Unmatched,
     WebhookStatus,
 )
-from relay.outbox import STORE_TIMEOUT, Outbox
+from relay.outbox import STORE_TIMEOUT, Cursor, Outbox
 from relay.outbox.tables import digest
 
 BATCH = 100
@@ -72,7 +72,7 @@ class Appender:
             case StoreUnavailable() as refusal:
                 raise refusal
             case None:
-                raise _too_late()
+                raise StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
 
     def _lead(self, own: "_Ticket") -> None:
         try:
@@ -83,9 +83,9 @@ class Appender:
     def _commit(self, own: "_Ticket") -> None:
         batch: list[_Ticket] = []
         try:
-            with self._outbox.write(timeout=own.left()) as connection:
+            with self._outbox.write_plainly(timeout=own.left()) as cursor:
                 batch = self._take()
-                outcomes = self._sql.store(connection.connection.cursor(), [one.arrival for one in batch])
+                outcomes = self._sql.store(cursor, [one.arrival for one in batch])
         except StoreUnavailable as refusal:
             if not batch:
                 own.outcome = refusal
@@ -102,12 +102,9 @@ class Appender:
         """Each in a transaction of its own: one bad row harms nobody."""
         outcomes: list[Receipt | StoreUnavailable] = []
         for ticket in batch:
-            if not ticket.left():
-                outcomes.append(_too_late())
-                continue
             try:
-                with self._outbox.write(timeout=ticket.left()) as connection:
-                    stored = self._sql.store(connection.connection.cursor(), [ticket.arrival])
+                with self._outbox.write_plainly(timeout=ticket.left()) as cursor:
+                    stored = self._sql.store(cursor, [ticket.arrival])
             except StoreUnavailable as refusal:
                 outcomes.append(refusal)
             except Exception as error:  # noqa: BLE001 - a value that the driver cannot pass on, say
@@ -133,10 +130,6 @@ class Appender:
                 self._led = False
 
 
-def _too_late() -> StoreUnavailable:
-    return StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
-
-
 class _Ticket:
     """One request's place in the queue."""
 
@@ -152,7 +145,7 @@ class _Ticket:
         self.woken.acquire()
 
     def left(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
+        return self.deadline - time.monotonic()
 
     def promote(self) -> None:
         self.leads = True
@@ -162,14 +155,6 @@ class _Ticket:
         self.outcome = outcome
         if not self.leads:
             self.woken.release()
-
-
-class _Cursor(Protocol):
-    """What sqlite3 and psycopg have in common."""
-
-    def execute(self, sql: str, values: Mapping[str, Any], /) -> Any: ...
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> Any: ...
 
 
 _INSERT_WEBHOOK = """
@@ -215,14 +200,14 @@ class _Sql:
         self._its_events = spelled(_ITS_EVENTS)
         self._insert_event = spelled(INSERT_EVENT)
 
-    def store(self, cursor: _Cursor, arrivals: Sequence[Arrival]) -> list[Receipt | StoreUnavailable]:
+    def store(self, cursor: Cursor, arrivals: Sequence[Arrival]) -> list[Receipt | StoreUnavailable]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""
         # In one order for everybody: two processes with the same duplicates never wait for each other.
         order = sorted(range(len(arrivals)), key=lambda at: (arrivals[at].source, arrivals[at].dedupe or b""))
         receipts = {at: self._store(cursor, arrivals[at]) for at in order}
         return [receipts[at] for at in range(len(arrivals))]
 
-    def _store(self, cursor: _Cursor, arrival: Arrival) -> Receipt:
+    def _store(self, cursor: Cursor, arrival: Arrival) -> Receipt:
         row = webhook_row(arrival)
         cursor.execute(self._insert_webhook, row)
         stored = cursor.fetchone()
@@ -241,11 +226,11 @@ class _Sql:
             events=tuple(self._store_event(cursor, webhook, event, now) for event in events),
         )
 
-    def _store_event(self, cursor: _Cursor, webhook: int, event: Event, now: int) -> StoredEvent:
+    def _store_event(self, cursor: Cursor, webhook: int, event: Event, now: int) -> StoredEvent:
         cursor.execute(self._insert_event, {"webhook": webhook, "now": now, **event_row(event)})
         return StoredEvent(cursor.fetchone()[0], event.type)
 
-    def _receipt_again(self, cursor: _Cursor, row: Mapping[str, Any]) -> Receipt:
+    def _receipt_again(self, cursor: Cursor, row: Mapping[str, Any]) -> Receipt:
         cursor.execute(self._first, row)
         first = cursor.fetchone()
         if first is None:

@@ -3,7 +3,9 @@
 In small steps, each a transaction of its own, so that webhooks come in meanwhile and a person may interrupt it.
 """
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ PAGES = 200
 """How many pages of a SQLite file are given back in one transaction."""
 
 
-def prune(outbox: Outbox, *, before: int, step: int = 500) -> Iterator[int]:
+def prune(outbox: Outbox, *, before: int, step: int = 200) -> Iterator[int]:
     """Delete what was received before that moment and is settled; yields how many webhooks each step deleted.
 
     A webhook goes with its events and their attempts, when all of them are delivered or superseded. Whatever
@@ -40,7 +42,7 @@ def _prune_webhooks(outbox: Outbox, before: int, step: int) -> Iterator[int]:
             here["now"] = outbox.now(connection)
         if not any(row.received_at < before for row in window):
             break
-        with outbox.write() as connection:
+        with _step(outbox) as connection:
             here["last"] = after = window[-1].id
             settled = connection.scalars(_SETTLED, here).all()
             deleted = _delete(connection, settled) if settled else 0
@@ -64,20 +66,29 @@ def _forget_entities(outbox: Outbox, before: int, step: int) -> None:
             break
         old = [{"destination": row.destination, "entity": row.entity, "before": before} for row in window if row.old]
         if old:
-            with outbox.write() as connection:
+            with _step(outbox) as connection:
                 connection.execute(_FORGET, old)
         here |= {"destination": window[-1].destination, "entity": window[-1].entity}
 
 
 def _give_space_back(outbox: Outbox) -> None:
     while True:
-        with outbox.write() as connection:
+        with _step(outbox) as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             for _ in range(min(free, PAGES)):
                 # One page at a time: Python's driver stops this pragma after its first step.
                 connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
         if free <= PAGES:
             break
+
+
+@contextmanager
+def _step(outbox: Outbox) -> Iterator[sa.Connection]:
+    """One small transaction, then a pause as long as it took: what comes in goes first."""
+    began = time.monotonic()
+    with outbox.write() as connection:
+        yield connection
+    time.sleep(time.monotonic() - began)
 
 
 _WINDOW = sa.text("SELECT id, received_at FROM webhooks WHERE id > :after ORDER BY id LIMIT :step")
