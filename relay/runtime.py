@@ -8,6 +8,7 @@ from random import SystemRandom
 
 import structlog
 
+from relay.contract import DESTINATION
 from relay.destinations.compass import CompassDestination
 from relay.dispatch.health import Outcome, State
 from relay.dispatch.loop import Dispatcher
@@ -21,7 +22,7 @@ from relay.outbox.append import Appender
 from relay.outbox.replay import Retranslation, StoredWebhook
 from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
 from relay.telemetry import DestinationGauges, configure_logging, count_attempt
-from relay.translate import DESTINATION, translate
+from relay.translate import translate
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

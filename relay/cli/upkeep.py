@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from relay.cli.show import JSON, console, opened, row, show_json, table, when
+from relay.contract import DESTINATION
 from relay.errors import NotFound
 from relay.mapping import load_mappings
 from relay.model import EventStatus, WebhookStatus
@@ -17,7 +18,6 @@ from relay.outbox import Outbox, claims, views
 from relay.outbox.replay import Outcome, Replayed, replay_events, replay_webhooks
 from relay.outbox.upkeep import prune
 from relay.runtime import DAY_MS, retranslate
-from relay.translate import DESTINATION
 
 IDS = click.argument("ids", nargs=-1, type=int)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")

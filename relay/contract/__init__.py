@@ -19,6 +19,9 @@ SCHEMA: dict[str, Any] = json.loads(
     resources.files("relay.contract").joinpath("event.schema.json").read_text(encoding="utf-8")
 )
 
+DESTINATION = "compass"
+"""The destination whose contract this is."""
+
 KINDS: tuple[str, ...] = tuple(SCHEMA["properties"])
 """The ten kinds of event, as Compass names them."""
 

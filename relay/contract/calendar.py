@@ -16,6 +16,9 @@ from relay.contract import Field, Problem, field_of, problems, shown
 from relay.contract.fitting import epoch_ms, fitter
 from relay.contract.identity import Identity
 
+DESTINATION = "release"
+"""The destination whose contract this is."""
+
 KIND = "calendar"
 """What a calendar event is called as a kind of event; Release has one kind only and calls it `event`."""
 

@@ -36,6 +36,7 @@ def load_mappings(folder: Path, *, environ: Members[str, str]) -> dict[str, Mapp
     faults = list(read.faults)
     mappings: dict[str, Mapping] = {}
     files: dict[str, str] = {}
+    directly: dict[str, str] = {}
     components, complaints = _components(read)
     faults += complaints
     for document in read.documents:
@@ -50,6 +51,10 @@ def load_mappings(folder: Path, *, environ: Members[str, str]) -> dict[str, Mapp
         first = files.setdefault(source, document.file)
         if source and first != document.file:
             faults.append(document.fault(("source",), f"{first} is for the source {source!r} already"))
+        if isinstance(document.data, dict) and (direct := document.data.get("direct")):
+            first = directly.setdefault(str(direct), document.file)
+            if first != document.file:
+                faults.append(document.fault(("direct",), f"{first} translates the {direct} events already"))
     if faults:
         raise MappingError(in_order(faults))
     return mappings

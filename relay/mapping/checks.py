@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Members
 from typing import Any
 
-from relay.contract import KINDS, Field, fields_of
+from relay.contract import KINDS, Field, calendar, fields_of
 from relay.errors import Fault
 from relay.mapping.document import Document, Place
 
@@ -31,11 +31,21 @@ def sound_parts(data: Any, broken: Iterable[Place]) -> dict[str, Any] | None:
     return {**stand_ins, **sound, "rules": rules}
 
 
-def check_event(document: Document, place: Place, kind: str, fields: Members[str, Any]) -> list[Fault]:
-    """Unknown kinds and fields, missing required ones, and literals outside the contract's enumerations."""
+def check_event(document: Document, place: Place, kind: str, fields: Members[str, Any], *, to: str) -> list[Fault]:
+    """Unknown kinds and fields, missing required ones, and literals outside the contract's enumerations.
+
+    `to` is the name of the event's destination.
+    """
+    place = (*place, kind)
+    if to == calendar.DESTINATION:
+        if kind != calendar.KIND:
+            return [document.fault(place, f"is no kind of event that {to} takes; it takes {calendar.KIND}")]
+        return list(_check_field(document, place, calendar.FIELDS, fields))
+    if kind == calendar.KIND:
+        return [document.fault(place, f"needs `to: {calendar.DESTINATION}`; Compass has no such kind of event")]
     if kind not in KINDS:
-        return [document.fault((*place, kind), f"is no kind of Compass event; the kinds are {', '.join(KINDS)}")]
-    return list(_check_field(document, (*place, kind), fields_of(kind), fields))
+        return [document.fault(place, f"is no kind of Compass event; the kinds are {', '.join(KINDS)}")]
+    return list(_check_field(document, place, fields_of(kind), fields))
 
 
 def _check_field(document: Document, place: Place, field: Field, node: Any) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jq
 
+from relay.contract import DESTINATION
 from relay.model import Coalesce, Lane
 from relay.signature import Scheme
 
@@ -33,6 +34,8 @@ class Output:
     """The kind of the event: `incident`, `flag` ..."""
     place: str
     """Where it stands in the rule: `event`, or `events[1].event`."""
+    to: str = DESTINATION
+    """The name of its destination."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class Mapping:
     rules: tuple[Rule, ...]
     headers: frozenset[str]
     """The header names (lower case) that the expressions read: these are kept with a webhook."""
+    direct: str | None
+    """What of the direct intake it translates as well (`calendar`), if anything."""
     program: Program = field(repr=False, compare=False)
     unsigned: Program | None = field(repr=False, compare=False)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping as Members
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay.contract import DESTINATION
 from relay.errors import Fault
 from relay.mapping.checks import check_event, covers, sound_parts
 from relay.mapping.compiled import Mapping, Output, Program, Rule, Setting, digest_of
@@ -104,6 +105,7 @@ class _Compiler:
             settings=settings,
             rules=tuple(rules),
             headers=frozenset(self.headers),
+            direct=data.get("direct"),
             program=self._program((), text, arguments),
             unsigned=self._program(("verify", "unsigned_when"), unsigned, arguments) if unsigned else None,
         )
@@ -163,8 +165,8 @@ class _Compiler:
         outputs: list[Output] = []
         pieces: list[str] = []
         for where, entry in _entries(spec):
-            kind, piece = self._output(place, where, entry, spec, number=len(outputs), routed=routed)
-            outputs.append(Output(kind, dotted((*where, "event"))))
+            output, piece = self._output(place, where, entry, spec, number=len(outputs), routed=routed)
+            outputs.append(output)
             pieces.append(piece)
         rule = Rule(
             name=spec["name"],
@@ -184,7 +186,10 @@ class _Compiler:
         return rule, f"{self._at((*place, 'when'), condition)} then\n {{rule: {index}, {result}}}\n"
 
     def _is_routed(self, place: Place, spec: Members[str, Any]) -> bool:
-        if self.components is None or "ignore" in spec:
+        to_compass = any(_to(entry, spec) == DESTINATION for _, entry in _entries(spec))
+        if "component" in spec and not to_compass and "ignore" not in spec:
+            self._fault((*place, "component"), "only events for Compass belong to a component")
+        if self.components is None or not to_compass:
             return False
         if "component" not in spec:
             self._fault(
@@ -196,15 +201,16 @@ class _Compiler:
 
     def _output(
         self, rule: Place, where: Place, entry: Members[str, Any], spec: Members[str, Any], *, number: int, routed: bool
-    ) -> tuple[str, str]:
-        """The kind of one event, and the jq that makes it, as often as `for_each` says."""
+    ) -> tuple[Output, str]:
+        """One event, and the jq that makes it, as often as `for_each` says."""
         place = (*rule, *where)
         item = "for_each" in entry
         kind, fields = next(iter(entry["event"].items()))
-        self.faults += check_event(self.document, (*place, "event"), kind, fields)
+        output = Output(kind, dotted((*where, "event")), to=_to(entry, spec))
+        self.faults += check_event(self.document, (*place, "event"), kind, fields, to=output.to)
         made = self._tree((*place, "event", kind), fields, item=item)
         component, key = "[]", "null"
-        if spec.get("component", "none") != "none":
+        if spec.get("component", "none") != "none" and output.to == DESTINATION:
             given = self._tree((*rule, "component"), spec["component"], item=item, bare=True)
             component = self._at((*rule, "component"), f"{given} | _ids")
             if routed:
@@ -220,7 +226,7 @@ class _Compiler:
             each = self._expression((*place, "for_each"), entry["for_each"])
             listed = self._at((*place, "for_each"), f"{each} | _list")
             piece = f"(({listed})[] as $item | {piece})"
-        return kind, piece
+        return output, piece
 
     def _unreachable(self, specs: list[Any]) -> None:
         for index, spec in enumerate(specs):
@@ -279,8 +285,8 @@ class _Compiler:
         for path, wanted in condition.items():
             read = self._checked((*place, path), path, item=item)
             literals = " or ".join(f"$__v == {json.dumps(value)}" for value in _as_list(wanted))
-            # A body of another shape does not match; it is not an error.
-            clauses.append(f"((try {_one(read)} catch null) as $__v | ({literals}))")
+            # A body of another shape does not match, not even null; it is not an error.
+            clauses.append(f"((try {_one(read)} catch {{}}) as $__v | ({literals}))")
         return f"({' and '.join(clauses)})"
 
     def _checked(self, place: Place, text: str, *, item: bool) -> str:
@@ -330,6 +336,11 @@ def _entries(spec: Members[str, Any]) -> list[tuple[Place, Members[str, Any]]]:
     if "event" in spec:
         return [((), spec)] if "when" not in spec else [((), {k: v for k, v in spec.items() if k != "when"})]
     return [(("events", index), entry) for index, entry in enumerate(spec.get("events", ()))]
+
+
+def _to(entry: Members[str, Any], spec: Members[str, Any]) -> str:
+    """The destination of one of a rule's events: its own, or else the rule's."""
+    return str(entry.get("to", spec.get("to", DESTINATION)))
 
 
 def _one(text: str) -> str:
