@@ -8,8 +8,11 @@ from random import SystemRandom
 
 import structlog
 
-from relay.contract import DESTINATION
+from relay.contract import DESTINATION, calendar
+from relay.counting import Counting
+from relay.destinations import Destination
 from relay.destinations.compass import CompassDestination
+from relay.destinations.release import ReleaseDestination
 from relay.dispatch.health import Outcome, State
 from relay.dispatch.loop import Dispatcher
 from relay.errors import ConfigError, Fault, SettingsError, UnknownSource
@@ -17,10 +20,10 @@ from relay.intake import Intake, read_json, secrets_of
 from relay.mapping import load_mappings
 from relay.mapping.compiled import Mapping
 from relay.model import EventStatus, Webhook
-from relay.outbox import Outbox, claims, upkeep, views
+from relay.outbox import CONNECTIONS, Outbox, claims, database_url, upkeep, views
 from relay.outbox.append import Appender
 from relay.outbox.replay import Retranslation, StoredWebhook
-from relay.settings import NEEDED_TO_DELIVER, Settings, load_settings, mappings_folder
+from relay.settings import NEEDED_TO_DELIVER, NEEDED_WITH_RELEASE, Settings, load_settings, mappings_folder
 from relay.telemetry import DestinationGauges, configure_logging, count_attempt
 from relay.translate import translate
 
@@ -37,6 +40,7 @@ class Relay:
     mappings: Members[str, Mapping]
     outbox: Outbox
     intake: Intake
+    counting: Counting
 
 
 def load(environ: Members[str, str], *, delivers: bool) -> tuple[Settings, dict[str, Mapping]]:
@@ -51,14 +55,33 @@ def load(environ: Members[str, str], *, delivers: bool) -> tuple[Settings, dict[
         mappings = load_mappings(mappings_folder(environ), environ=environ)
     except ConfigError as error:
         faults += error.faults
+    if settings is not None and settings.release_url is None and delivers:
+        faults += _lost(mappings)
     if settings is None or faults:
         raise ConfigError(faults)
     return settings, mappings
 
 
-def assemble(settings: Settings, mappings: Members[str, Mapping]) -> Relay:
-    """One process's relay. Call it after the fork; `Relay.outbox.close()` ends it."""
-    outbox = Outbox(settings.database_url)
+def _lost(mappings: Members[str, Mapping]) -> list[Fault]:
+    """The rules that send events to a calendar, where there is none."""
+    return [
+        Fault(
+            mapping.file,
+            f"the rule '{rule.name}' sends to {calendar.DESTINATION}, but RELEASE_URL is not set",
+            rule.line,
+        )
+        for mapping in mappings.values()
+        for rule in mapping.rules
+        if any(output.to == calendar.DESTINATION for output in rule.outputs)
+    ]
+
+
+def assemble(settings: Settings, mappings: Members[str, Mapping], *, connections: int = CONNECTIONS) -> Relay:
+    """One process's relay. Call it after the fork; `Relay.outbox.close()` ends it.
+
+    `connections` is the most that it opens to PostgreSQL; a dispatcher listens on one more.
+    """
+    outbox = Outbox(settings.database_url, connections=connections)
     return Relay(
         settings=settings,
         mappings=mappings,
@@ -69,24 +92,38 @@ def assemble(settings: Settings, mappings: Members[str, Mapping]) -> Relay:
             unsigned=settings.allow_unsigned,
             store=Appender(outbox).append,
         ),
+        counting=Counting(outbox),
     )
 
 
 def dispatcher(relay: Relay) -> Dispatcher:
     """The dispatcher of this process, not yet started. The settings must be complete (see `load_settings`)."""
     settings = relay.settings
-    url, cloud_id, email = settings.compass_url, settings.compass_cloud_id, settings.compass_email
-    if url is None or cloud_id is None or email is None or settings.compass_api_token is None:
-        raise SettingsError([Fault(name, "is not set") for name in NEEDED_TO_DELIVER])
-    compass = CompassDestination(url=url, cloud_id=cloud_id, email=email, token=settings.compass_api_token)
+    destinations: list[Destination] = [_compass(settings)]
+    if settings.release_url is not None:
+        destinations.append(_release(settings.release_url, settings))
     return Dispatcher(
         relay.outbox,
-        [compass],
-        {compass.name: settings.quota()},
+        destinations,
+        {destination.name: settings.quota(destination.name) for destination in destinations},
         rng=SystemRandom(),
         daily=partial(prune_old, relay),
         observe=_observe,
     )
+
+
+def _compass(settings: Settings) -> Destination:
+    url, cloud_id, email = settings.compass_url, settings.compass_cloud_id, settings.compass_email
+    if url is None or cloud_id is None or email is None or settings.compass_api_token is None:
+        raise SettingsError([Fault(name, "is not set") for name in NEEDED_TO_DELIVER])
+    return CompassDestination(url=url, cloud_id=cloud_id, email=email, token=settings.compass_api_token)
+
+
+def _release(url: str, settings: Settings) -> Destination:
+    user, password = settings.release_user, settings.release_password
+    if user is None or password is None:
+        raise SettingsError([Fault(name, "is not set") for name in NEEDED_WITH_RELEASE])
+    return ReleaseDestination(url=url, user=user, password=password, unit=settings.release_date_unit)
 
 
 def prune_old(relay: Relay) -> None:
@@ -121,18 +158,27 @@ def warnings(relay_settings: Settings, mappings: Members[str, Mapping]) -> list[
     said = [
         f"{mapping.secret} is not set: webhooks of {source!r} are answered 503 until it is"
         for source, mapping in sorted(mappings.items())
-        if not secrets[source] and source not in relay_settings.allow_unsigned
+        # What comes directly needs no signature; whoever wants to post it as a webhook sees the 503.
+        if not secrets[source] and source not in relay_settings.allow_unsigned and mapping.direct is None
     ]
     unsigned = sorted(relay_settings.allow_unsigned)
-    return said + [f"webhooks of {source!r} are taken without a signature" for source in unsigned]
+    said += [f"webhooks of {source!r} are taken without a signature" for source in unsigned]
+    if relay_settings.dyno and database_url(relay_settings.database_url).get_backend_name() == "sqlite":
+        said.append(
+            "the database is a SQLite file, and this platform empties its disks with every restart: what is stored "
+            "will be lost; add a PostgreSQL to the app, which sets DATABASE_URL"
+        )
+    return said
 
 
 def secret_values(settings: Settings, mappings: Members[str, Mapping]) -> set[str]:
     """Every value that must never be seen in a log."""
     given = {secret for several in secrets_of(mappings, settings.environ).values() for secret in several}
-    for held in (settings.compass_api_token, settings.admin_token):
+    for held in (settings.compass_api_token, settings.admin_token, settings.release_password):
         if held is not None:
             given.add(held.get_secret_value())
+    if password := database_url(settings.database_url).password:
+        given.add(password)
     return given
 
 
@@ -140,16 +186,21 @@ def _observe(destination: str, outcome: Outcome) -> None:
     count_attempt(destination=destination, outcome=outcome.word)
 
 
+def destination_names(settings: Settings) -> set[str]:
+    """The destinations that these settings know."""
+    return {DESTINATION} if settings.release_url is None else {DESTINATION, calendar.DESTINATION}
+
+
 def gauges(relay: Relay) -> dict[str, DestinationGauges]:
     """What the outbox says of each destination now, for /metrics."""
     seen = views.status(relay.outbox)
-    names = {view.name for view in seen.destinations} | {DESTINATION}
+    names = {view.name for view in seen.destinations} | destination_names(relay.settings)
     standing = {view.name: view for view in seen.destinations}
     result = {}
     for name in sorted(names):
         view = standing.get(name)
         open_events = [count for count in seen.events if count.destination == name and count.status in _UNSETTLED]
-        ahead = claims.forecast(relay.outbox, name, quota=relay.settings.quota())
+        ahead = claims.forecast(relay.outbox, name, quota=relay.settings.quota(name))
         held = view.slots_held if view else 0
         result[name] = DestinationGauges(
             state="paused" if view and view.paused else (view.state if view else State.OPEN).value,
@@ -160,7 +211,7 @@ def gauges(relay: Relay) -> dict[str, DestinationGauges]:
                 default=0.0,
             ),
             slots_held=held,
-            slots_free=max(0, relay.settings.quota().limit - held),
+            slots_free=max(0, relay.settings.quota(name).limit - held),
             forecast_requests=ahead.requests,
             forecast_seconds=0.0 if ahead.drained_at is None else max(0.0, (ahead.drained_at - seen.now) / 1000),
         )

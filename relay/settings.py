@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from relay.contract import DESTINATION
 from relay.dispatch.quota import Quota
 from relay.errors import Fault, SettingsError
 
@@ -66,7 +67,9 @@ class Settings(BaseModel):
         "100/60s", alias="COMPASS_QUOTA", description="Requests per rolling window that Compass takes of one account."
     )
     admin_token: SecretStr | None = Field(
-        None, alias="RELAY_ADMIN_TOKEN", description="Opens what is for the operator only; unset: closed."
+        None,
+        alias="RELAY_ADMIN_TOKEN",
+        description="Opens what is for the operator only: `/events/` and the console; unset: closed.",
     )
     dispatcher: Literal["on", "off"] = Field(
         "on", alias="RELAY_DISPATCHER", description="`off`: this web process only takes in; `relay worker` delivers."
@@ -89,6 +92,16 @@ class Settings(BaseModel):
         le=10,
         description="How many `X-Forwarded-*` hops to believe; unset: 1 on a platform that sets `DYNO`, else 0.",
     )
+    release_url: Site | None = Field(
+        None,
+        alias="RELEASE_URL",
+        description="Base of your UrbanCode Release server, if calendar events go there.",
+    )
+    release_user: str | None = Field(None, alias="RELEASE_USER", description="The user who writes to its calendar.")
+    release_password: SecretStr | None = Field(None, alias="RELEASE_PASSWORD", description="That user's password.")
+    release_date_unit: Literal["ms", "s"] = Field(
+        "ms", alias="RELEASE_DATE_UNIT", description="In what that server counts its dates: `ms` or `s`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="RELAY_LOG_LEVEL", description="The least that is logged."
     )
@@ -97,12 +110,6 @@ class Settings(BaseModel):
     )
     dyno: str | None = Field(
         None, alias="DYNO", description="Set by a Heroku-style platform; tells that there is one proxy."
-    )
-
-    metrics_folder: Path | None = Field(
-        None,
-        alias="PROMETHEUS_MULTIPROC_DIR",
-        description="Where web processes add up their counters; set by `relay serve`.",
     )
     environ: Mapping[str, str] = Field(
         {}, repr=False, description="Where mapping files find their secrets and settings."
@@ -120,10 +127,13 @@ class Settings(BaseModel):
         """The folder of mapping files that counts."""
         return mappings_folder(self.environ)
 
-    def quota(self) -> Quota:
-        """COMPASS_QUOTA, read."""
-        return Quota.parse(self.compass_quota)
+    def quota(self, destination: str = DESTINATION) -> Quota:
+        """How many requests a destination takes: COMPASS_QUOTA, and plenty where none is documented."""
+        return Quota.parse(self.compass_quota) if destination == DESTINATION else PLENTY
 
+
+PLENTY = Quota(600, 60_000)
+"""The quota of a destination that documents none, so that a backlog does not come down on it all at once."""
 
 BUNDLED = next(
     (
@@ -144,10 +154,11 @@ def mappings_folder(environ: Mapping[str, str]) -> Path:
     return here if here.is_dir() else BUNDLED
 
 
-SET_BY_OTHERS = frozenset({"DYNO", "PROMETHEUS_MULTIPROC_DIR"})
-"""What the platform or the relay itself sets; nothing for a person to set."""
+SET_BY_OTHERS = frozenset({"DYNO"})
+"""What the platform sets; nothing for a person to set."""
 
 NEEDED_TO_DELIVER = ("COMPASS_URL", "COMPASS_CLOUD_ID", "COMPASS_EMAIL", "COMPASS_API_TOKEN")
+NEEDED_WITH_RELEASE = ("RELEASE_USER", "RELEASE_PASSWORD")
 
 
 def environment() -> dict[str, str]:
@@ -171,6 +182,9 @@ def load_settings(environ: Mapping[str, str] | None = None, *, delivers: bool = 
         faults += [Fault(str(problem["loc"][0]), _sentence(problem["msg"])) for problem in error.errors()]
     if delivers and given.get("RELAY_DISPATCHER") != "off":
         faults += [Fault(name, "is not set") for name in NEEDED_TO_DELIVER if name not in given]
+        if "RELEASE_URL" in given:
+            needed = "is not set, but RELEASE_URL is"
+            faults += [Fault(name, needed) for name in NEEDED_WITH_RELEASE if name not in given]
     if settings is None or faults:
         raise SettingsError(sorted(faults, key=lambda fault: fault.where))
     return settings

@@ -89,7 +89,7 @@ def status(as_json: bool) -> None:
     with opened() as (settings, outbox):
         seen = views.status(outbox)
         forecasts = {
-            view.name: claims.forecast(outbox, view.name, quota=settings.quota()) for view in seen.destinations
+            view.name: claims.forecast(outbox, view.name, quota=settings.quota(view.name)) for view in seen.destinations
         }
     if as_json:
         show_json({**_plain(seen), "forecasts": forecasts})
@@ -106,7 +106,7 @@ def status(as_json: bool) -> None:
 def _destination(view: DestinationView, settings: Settings) -> str:
     state = "paused by hand" if view.paused else view.state.value
     reason = f" ({view.reason})" if view.reason else ""
-    return f"{state}{reason}, {view.slots_held} of {settings.quota()} in use"
+    return f"{state}{reason}, {view.slots_held} of {settings.quota(view.name)} in use"
 
 
 def _forecast(ahead: Forecast) -> str:

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from relay.cli.show import JSON, console, opened, row, show_json, table, when
-from relay.contract import DESTINATION
 from relay.errors import NotFound
 from relay.mapping import load_mappings
 from relay.model import EventStatus, WebhookStatus
 from relay.outbox import Outbox, claims, views
 from relay.outbox.replay import Outcome, Replayed, replay_events, replay_webhooks
 from relay.outbox.upkeep import prune
-from relay.runtime import DAY_MS, retranslate
+from relay.runtime import DAY_MS, destination_names, retranslate
+from relay.settings import Settings
 
 IDS = click.argument("ids", nargs=-1, type=int)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
@@ -127,8 +127,8 @@ def pause(destination: str) -> None:
 
     What is on its way is finished; nothing more is sent until `relay resume`.
     """
-    with opened() as (_, outbox):
-        claims.pause(outbox, _known(outbox, destination))
+    with opened() as (settings, outbox):
+        claims.pause(outbox, _known(settings, outbox, destination))
     click.echo(f"{destination} is paused", err=True)
 
 
@@ -139,13 +139,13 @@ def resume(destination: str) -> None:
 
     One that is blocked or down is tried at once.
     """
-    with opened() as (_, outbox):
-        claims.resume(outbox, _known(outbox, destination))
+    with opened() as (settings, outbox):
+        claims.resume(outbox, _known(settings, outbox, destination))
     click.echo(f"{destination} is let go", err=True)
 
 
-def _known(outbox: Outbox, destination: str) -> str:
-    known = {view.name for view in views.status(outbox).destinations} | {DESTINATION}
+def _known(settings: Settings, outbox: Outbox, destination: str) -> str:
+    known = {view.name for view in views.status(outbox).destinations} | destination_names(settings)
     if destination not in known:
         raise NotFound(f"there is no destination {destination!r}; there are {', '.join(sorted(known))}")
     return destination
