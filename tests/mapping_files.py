@@ -26,6 +26,19 @@ FLAG = "{flag: {" + FIELDS + ", flagProperties: {id: '${ .id }'}}}"
 """An event that gives one field of the body away."""
 
 
+def flag(id_: str, *, status: str | None = None) -> str:
+    """An event as FLAG, in JSON (which is YAML too), so that an expression needs no quoting of its own."""
+    fields = {
+        "displayName": "Shop",
+        "description": "About the shop",
+        "url": "https://acme.example/1",
+        "externalEventSourceId": "shop",
+        "lastUpdated": "2026-01-31T10:00:00Z",
+        "updateSequenceNumber": 7,
+    }
+    return json.dumps({"flag": {**fields, "flagProperties": {"id": id_, "status": status}}})
+
+
 def acme(rules: str, top: str = "") -> str:
     """A mapping file: two lines of head, what stands at the top, and its rules from the line after `rules:` on."""
     return f"{HEAD}{dedent(top).lstrip()}rules:\n{indent(dedent(rules).strip(), '  ')}\n"
