@@ -3,21 +3,20 @@
 Every log line has an `event`, a stable word to search for (`attempt`, `webhook.received`); a sentence for
 people goes under `message`. No line carries a secret or a body, whatever the caller hands in.
 
-Counters and histograms belong to a process. Processes of one `relay serve` add theirs up through a folder
-that they share; what is said of the outbox is read from the database when somebody asks, so it is right for
-any number of processes and machines.
+Counters and histograms are kept by each process and added up in the database (`relay.counting`); what is said
+of the outbox is read from there when somebody asks. So both are right for any number of processes and machines,
+whichever of them answers.
 """
 
 import functools
+import json
 import logging
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 import structlog
@@ -27,10 +26,10 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     generate_latest,
-    multiprocess,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.samples import Sample
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # --- logs
@@ -82,7 +81,12 @@ def configure_logging(
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.processors.add_log_level, _timestamp, _library_line],
+            foreign_pre_chain=[
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                _timestamp,
+                _library_line,
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
         )
     )
@@ -177,15 +181,9 @@ def _fate(key: str) -> str:
 
 # --- metrics
 
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus-client shares counters between processes if this is set, to a folder, before it is imported.
-
-So whoever starts several processes executes them with this variable and passes the folder to `render`.
-"""
-
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-# Processes that share their counters have no times of creation to tell; one alone should not look different.
+# What several processes have counted together has no time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _process = CollectorRegistry()
@@ -276,28 +274,37 @@ def outbox_metrics(destinations: Mapping[str, DestinationGauges]) -> list[Metric
     return [events, oldest, slots, state, requests, seconds]
 
 
-def render(outbox: Iterable[Metric] = (), *, shared: Path | None = None) -> bytes:
-    """All metrics as Prometheus text (CONTENT_TYPE).
+def counted() -> dict[tuple[str, str], float]:
+    """What this process has counted so far, by (sample's name, labels as JSON with sorted keys)."""
+    return {
+        (sample.name, json.dumps(sample.labels, sort_keys=True)): sample.value
+        for family in _process.collect()
+        for sample in family.samples
+    }
 
-    `shared` is the folder that the processes of this machine share; None when this process is alone.
-    """
+
+def counter_metrics(totals: Mapping[tuple[str, str], float]) -> list[Metric]:
+    """The counters and the histogram of all processes, from their totals in the shape of `counted`."""
+    families = list(_process.collect())
+    # Of a histogram every bucket is told, those with nothing in them, too.
+    known = dict.fromkeys(((name, labels) for name, labels in counted() if "le" in json.loads(labels)), 0.0)
+    samples = [Sample(name, json.loads(labels), value) for (name, labels), value in {**known, **totals}.items()]
+    for family in families:
+        names = {family.name + ending for ending in ("_total", "_bucket", "_count", "_sum")}
+        family.samples = sorted((sample for sample in samples if sample.name in names), key=_place)
+    return families
+
+
+def _place(sample: Sample) -> tuple[str, list[tuple[str, str]], float]:
+    labels = [(name, value) for name, value in sorted(sample.labels.items()) if name != "le"]
+    return sample.name, labels, float(sample.labels.get("le", 0))
+
+
+def render(metrics: Iterable[Metric]) -> bytes:
+    """Metrics as Prometheus text (CONTENT_TYPE)."""
     registry = CollectorRegistry()
-    registry.register(_Given(outbox))
-    if shared is None:
-        registry.register(_process)
-    else:
-        multiprocess.MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
+    registry.register(_Given(metrics))
     return generate_latest(registry)
-
-
-def shared_folder() -> Path:
-    """A new folder for the counters of several processes; see MULTIPROCESS_VARIABLE. Remove it at the end."""
-    return Path(tempfile.mkdtemp(prefix="relay-metrics-"))
-
-
-def mark_process_dead(pid: int, *, shared: Path) -> None:
-    """A process of `shared` has ended. What it counted still counts."""
-    multiprocess.mark_process_dead(pid, str(shared))  # type: ignore[no-untyped-call]
 
 
 class _Given:

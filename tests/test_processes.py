@@ -156,8 +156,8 @@ def test_metrics_add_up_over_web_processes(tmp_path, env):
     with serving(env, tmp_path / "relay.log"):
         for number in range(30):
             assert _take(env, number)
-        text = requests.get(f"{_url(env)}/metrics", timeout=10).text
-    assert re.search(r'relay_webhooks_total\{source="pagerduty",status="translated"\} 30\.0', text)
+        told = re.compile(r'relay_webhooks_total\{source="pagerduty",status="translated"\} 30\.0')
+        eventually(lambda: told.search(requests.get(f"{_url(env)}/metrics", timeout=10).text), within=10)
 
 
 def test_settings_that_are_missing_or_wrong_are_all_named_and_the_exit_code_is_78(tmp_path):

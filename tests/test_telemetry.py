@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import re
-import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,15 +19,14 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.telemetry import (
-    MULTIPROCESS_VARIABLE,
     DestinationGauges,
     configure_logging,
     count_attempt,
     count_webhook,
-    mark_process_dead,
+    counted,
+    counter_metrics,
     outbox_metrics,
     render,
-    shared_folder,
 )
 
 SECRET = 's3cr3t-änd-"quoted"'
@@ -261,67 +258,39 @@ def samples(text: bytes) -> dict[str, float]:
     }
 
 
-def test_one_process_counts_by_itself() -> None:
-    before = samples(render())
+def test_what_is_counted_is_told_by_source_destination_and_outcome() -> None:
+    before = counted()
     count_webhook(source="acme", status="translated", seconds=0.004)
     count_webhook(source="acme", status="translated", seconds=0.2)
     count_attempt(destination="compass", outcome="delivered")
-    after = samples(render())
-
-    def grown(name: str) -> float:
-        return after[name] - before.get(name, 0.0)
-
-    assert grown("relay_webhooks_totalsource=acme,status=translated") == 2
-    assert grown("relay_attempts_totaldestination=compass,outcome=delivered") == 1
-    assert grown("relay_intake_seconds_count") == 2
-    assert grown("relay_intake_seconds_bucketle=0.005") == 1
-
-
-def test_every_set_of_processes_gets_a_folder_of_its_own() -> None:
-    one, other = shared_folder(), shared_folder()
-    assert one != other
-    for folder in (one, other):
-        assert not list(folder.iterdir())
-        folder.rmdir()
+    grown = {series: value - before.get(series, 0.0) for series, value in counted().items()}
+    told = samples(render(counter_metrics(grown)))
+    assert told["relay_webhooks_totalsource=acme,status=translated"] == 2
+    assert told["relay_attempts_totaldestination=compass,outcome=delivered"] == 1
+    assert told["relay_intake_seconds_count"] == 2
+    assert told["relay_intake_seconds_bucketle=0.005"] == 1
+    assert told["relay_intake_seconds_bucketle=+Inf"] == 2
+    assert told["relay_intake_seconds_sum"] == pytest.approx(0.204)
 
 
-def test_alone_or_not_the_same_series_are_told(tmp_path: Path) -> None:
-    shared = tmp_path
-    command = [sys.executable, "-c", COUNTING + "print(render().decode())", "1"]
-    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
-    subprocess.run(command, env={MULTIPROCESS_VARIABLE: str(shared)}, cwd=tmp_path, capture_output=True, check=True)
-    assert samples(alone) == samples(render(shared=shared))
+def test_every_bucket_is_told_before_anything_is_counted() -> None:
+    text = render(counter_metrics({})).decode()
+    assert len(re.findall(r"^relay_intake_seconds_bucket.* 0\.0$", text, re.MULTILINE)) == 13
+    assert "# TYPE relay_webhooks_total counter" in text
+
+
+def test_what_a_later_release_no_longer_counts_is_not_told() -> None:
+    totals = {("relay_forgotten_total", "{}"): 3.0, ("relay_webhooks_total", '{"source": "a", "status": "b"}'): 4.0}
+    told = samples(render(counter_metrics(totals)))
+    assert told["relay_webhooks_totalsource=a,status=b"] == 4
+    assert not any("forgotten" in name for name in told)
 
 
 def test_unknown_sources_share_one_label() -> None:
     for _ in range(3):
         count_webhook(source=None, status="unknown_source", seconds=0.001)
-    sources = re.findall(r'relay_webhooks_total\{source="([^"]*)",status="unknown_source"\}', render().decode())
-    assert sources == ["(unknown)"]
-
-
-COUNTING = """
-import sys
-from relay.telemetry import count_attempt, count_webhook, render
-for _ in range(int(sys.argv[1])):
-    count_webhook(source="acme", status="translated", seconds=0.004)
-    count_attempt(destination="compass", outcome="delivered")
-"""
-
-
-def test_processes_add_up_even_those_that_have_ended(tmp_path: Path) -> None:
-    shared = tmp_path
-    for times in (1, 20, 300):
-        command = [sys.executable, "-c", COUNTING, str(times)]
-        with subprocess.Popen(command, env={MULTIPROCESS_VARIABLE: str(shared)}, cwd=tmp_path) as process:
-            assert process.wait(timeout=20) == 0
-        mark_process_dead(process.pid, shared=shared)
-    told = samples(render(outbox_metrics({"compass": GAUGES}), shared=shared))
-    assert told["relay_webhooks_totalsource=acme,status=translated"] == 321
-    assert told["relay_attempts_totaldestination=compass,outcome=delivered"] == 321
-    assert told["relay_intake_seconds_count"] == 321
-    assert told["relay_intake_seconds_bucketle=+Inf"] == 321
-    assert told["relay_quota_slotsdestination=compass,state=free"] == 60
+    sources = [labels for name, labels in counted() if "webhooks" in name and "unknown_source" in labels]
+    assert sources == ['{"source": "(unknown)", "status": "unknown_source"}']
 
 
 GAUGES = DestinationGauges(

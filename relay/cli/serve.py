@@ -14,10 +14,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from relay import telemetry
 from relay.demo import run_demo
 from relay.dispatch.quota import Quota
-from relay.outbox import Outbox
+from relay.outbox import CONNECTIONS, Outbox
 from relay.outbox.migrations import current_revision, migrate
 from relay.runtime import assemble, dispatcher, load, log_setup, warnings
 from relay.sandbox.compass import SandboxConfig
@@ -50,25 +49,27 @@ def serve() -> None:
         sources=sorted(mappings),
         dispatcher=settings.dispatcher,
     )
-    environ = {**environment(), telemetry.MULTIPROCESS_VARIABLE: str(telemetry.shared_folder())}
     arguments = [sys.executable, "-m", "gunicorn", "-c", "python:relay.web.server", "relay.web.server:application()"]
-    os.execve(sys.executable, arguments, environ)  # noqa: S606 - our own interpreter, arguments of our own
+    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, arguments of our own
 
 
 @click.command()
 def worker() -> None:
     """Deliver only, without the web side."""
-    settings, mappings = load(environment(), delivers=True)
+    # RELAY_DISPATCHER speaks to the web processes; this one is here to deliver.
+    settings, mappings = load({**environment(), "RELAY_DISPATCHER": "on"}, delivers=True)
     log_setup(settings, mappings)
-    relay = assemble(settings, mappings)
+    relay = assemble(settings, mappings, connections=CONNECTIONS - 1)
     migrate(relay.outbox)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     delivering = dispatcher(relay)
     delivering.start()
+    relay.counting.start()
     stopping.wait()
     finished = delivering.stop(STOP_WITHIN - 2)
+    relay.counting.stop()
     relay.outbox.close()
     sys.exit(0 if finished else 1)
 

@@ -10,6 +10,7 @@ import json
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -204,4 +205,13 @@ destinations = Table(
     # How many claims there were, and when the last one that was not urgent.
     Column("claims", BigInteger, nullable=False, server_default="0"),
     Column("paced_at", BigInteger, nullable=False, server_default="0"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    # A sample of /metrics, and its labels as JSON; how much all processes have counted.
+    Column("name", Text, primary_key=True),
+    Column("labels", Text, primary_key=True),
+    Column("value", Double, nullable=False),
 )

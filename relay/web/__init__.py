@@ -10,6 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from relay.errors import NotFound, RequestError, SecretMissing, StoreUnavailable
 from relay.runtime import Relay
 from relay.web import health, webhooks
+from relay.web.request_ids import name_requests
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -27,6 +28,7 @@ def create_app(relay: Relay) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body + 1
     app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    name_requests(app)
     app.register_blueprint(webhooks.blueprint(relay))
     app.register_blueprint(health.blueprint(relay))
     app.register_error_handler(RequestError, _refused)

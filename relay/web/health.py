@@ -25,7 +25,8 @@ def blueprint(relay: Relay) -> Blueprint:
 
     @health.get("/metrics")
     def metrics() -> Response:
-        text = telemetry.render(telemetry.outbox_metrics(gauges(relay)), shared=relay.settings.metrics_folder)
-        return Response(text, content_type=telemetry.CONTENT_TYPE)
+        counters = telemetry.counter_metrics(relay.counting.totals())
+        outbox = telemetry.outbox_metrics(gauges(relay))
+        return Response(telemetry.render([*counters, *outbox]), content_type=telemetry.CONTENT_TYPE)
 
     return health

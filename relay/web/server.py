@@ -4,7 +4,6 @@ Each web process opens the outbox after the fork and, unless RELAY_DISPATCHER is
 """
 
 import logging
-import shutil
 import signal
 import threading
 import time
@@ -16,8 +15,9 @@ import structlog
 from flask import Flask
 from gunicorn import glogging
 
-from relay import telemetry
 from relay.dispatch.loop import Dispatcher
+from relay.outbox import CONNECTIONS
+from relay.outbox.calls import Caller
 from relay.runtime import Relay, assemble, dispatcher, load, log_setup
 from relay.settings import environment, load_settings
 from relay.web import create_app
@@ -62,7 +62,9 @@ def application() -> Flask:
     """The application of one web process; called after the fork."""
     settings, mappings = load(environment(), delivers=True)
     log_setup(settings, mappings)
-    relay = assemble(settings, mappings)
+    # Whoever does not deliver needs one connection less.
+    connections = CONNECTIONS if settings.dispatcher == "on" else CONNECTIONS - 1
+    relay = assemble(settings, mappings, connections=connections)
     app = create_app(relay)
     app.extensions["relay"] = relay
     return app
@@ -71,10 +73,14 @@ def application() -> Flask:
 def post_worker_init(worker: Any) -> None:
     """The process is ready: begin to deliver, and stop at the first SIGTERM, while requests are still answered."""
     relay: Relay = worker.wsgi.extensions["relay"]
-    worker.relay, worker.dispatcher, worker.stopping = relay, None, None
+    worker.relay, worker.dispatcher, worker.caller, worker.stopping = relay, None, None, None
+    relay.counting.start()
     if relay.settings.dispatcher == "on":
         worker.dispatcher = dispatcher(relay)
         worker.dispatcher.start()
+    elif not relay.outbox.sqlite:
+        worker.caller = Caller(relay.outbox)
+        worker.caller.start()
     _on_sigterm(worker, worker.dispatcher)
 
 
@@ -84,20 +90,11 @@ def worker_exit(_server: Any, worker: Any) -> None:
         worker.stopping.join(graceful_timeout)
     elif getattr(worker, "dispatcher", None) is not None:
         worker.dispatcher.stop(graceful_timeout)
+    if getattr(worker, "caller", None) is not None:
+        worker.caller.stop()
     if getattr(worker, "relay", None) is not None:
+        worker.relay.counting.stop()
         worker.relay.outbox.close()
-
-
-def child_exit(_server: Any, worker: Any) -> None:
-    """In the parent: a web process has ended."""
-    if _settings.metrics_folder is not None:
-        telemetry.mark_process_dead(worker.pid, shared=_settings.metrics_folder)
-
-
-def on_exit(_server: Any) -> None:
-    """In the parent, at the very end."""
-    if _settings.metrics_folder is not None:
-        shutil.rmtree(_settings.metrics_folder, ignore_errors=True)
 
 
 def _on_sigterm(worker: Any, delivering: Dispatcher | None) -> None:
