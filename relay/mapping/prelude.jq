@@ -30,15 +30,16 @@ def component($key): if $key == null then null else $components[$key | tostring]
 def epoch_ms:
   if . == null or . == "" then null
   elif type == "number" then if fabs < 100000000000 then . * 1000 else . end | round
+  elif type != "string" then error("is no date: \(tojson)")
   else
     # What follows the seconds is taken apart by hand: a regular expression costs several times as much.
     .[19:] as $rest
     | ($rest | split("Z")[0] // "" | split("+")[0] // "" | split("-")[0] // "") as $fraction
     | $rest[($fraction | length):] as $offset
-    | ((.[0:10] + "T" + .[11:19] + "Z") | fromdateiso8601) * 1000
+    | ((.[0:10] + "T" + (if length > 10 then .[11:19] else "00:00:00" end) + "Z") | fromdateiso8601) * 1000
       + (if $fraction == "" then 0 else ($fraction[1:4] + "00")[0:3] | tonumber end)
       - (if $offset == "" or $offset == "Z" or $offset == "+00:00" then 0
-         else (($offset[1:3] | tonumber) * 60 + ($offset[-2:] | tonumber))
+         else (($offset[1:3] | tonumber) * 60 + (if $offset | length > 3 then $offset[-2:] | tonumber else 0 end))
            * (if $offset[0:1] == "-" then -60000 else 60000 end)
          end)
   end;
