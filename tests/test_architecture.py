@@ -92,6 +92,7 @@ def test_no_module_knows_a_source_by_name():
     files = [document.data for document in read_folder(ROOT / "mappings").documents]
     sources = {data["source"] for data in files if "direct" not in data}
     assert len(sources) >= 4
+    sources.discard("release")  # also the name of a destination, and a word
     named = re.compile("|".join(rf"\b{re.escape(source)}\b" for source in sources))
     for path in MODULES:
         tree = _tree(path)

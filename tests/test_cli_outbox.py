@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from relay.cli import relay as command
 from relay.errors import NotFound
 from relay.intake import receive
+from relay.model import Receipt
 from relay.outbox import Outbox, machine_clock
 from relay.outbox.migrations import migrate
 from relay.runtime import assemble, load
@@ -63,7 +64,8 @@ class Relay:
         relay = assemble(*load(self.environ, delivers=True))
         receipt = receive(relay.intake, source="acme", headers=headers, raw=raw, now=machine_clock())
         relay.outbox.close()
-        return int(receipt.webhook)
+        assert isinstance(receipt, Receipt)
+        return receipt.webhook
 
     def run(self, *arguments: str, code: int = 0) -> str:
         result = CliRunner().invoke(command, arguments, env=self.environ)

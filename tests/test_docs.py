@@ -8,7 +8,7 @@ import pytest
 
 from relay.cli import relay
 from relay.mapping import load_mappings
-from relay.mapping.compiler import PRELUDE
+from relay.mapping.expressions import PRELUDE
 from relay.settings import variables
 from relay.telemetry import DestinationGauges, counter_metrics, outbox_metrics, render
 from tests.running import ROOT
