@@ -117,7 +117,7 @@ def prune_command(days: int | None) -> None:
                     progress.update(step, completed=removed, description=f"{removed} deleted")
         except KeyboardInterrupt:
             click.echo("interrupted; the rest stays for the next time", err=True)
-    click.echo(f"{removed} webhooks from before {when(before)} UTC deleted", err=True)
+    click.echo(f"{removed} webhooks and events of your own from before {when(before)} UTC deleted", err=True)
 
 
 @click.command()

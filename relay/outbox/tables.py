@@ -145,7 +145,26 @@ events = Table(
         postgresql_where=text("status IN ('dead', 'unrouted')"),
     ),
     Index("ix_events_webhook", "webhook_id"),
+    # What came without a webhook is pruned by itself.
+    Index(
+        "ix_events_direct",
+        "id",
+        sqlite_where=text("webhook_id IS NULL"),
+        postgresql_where=text("webhook_id IS NULL"),
+    ),
     sqlite_autoincrement=True,
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    # Digest of an Idempotency-Key, and of the body that came with it.
+    Column("key", Digest, primary_key=True),
+    Column("body", Digest, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # The id with which each element was answered, as a JSON list.
+    Column("events", Text, nullable=False),
+    Index("ix_submissions_created", "created_at"),
 )
 
 attempts = Table(

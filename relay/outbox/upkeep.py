@@ -17,16 +17,21 @@ PAGES = 200
 
 
 def prune(outbox: Outbox, *, before: int, step: int = 200) -> Iterator[int]:
-    """Delete what was received before that moment and is settled; yields how many webhooks each step deleted.
+    """Delete what was received before that moment and is settled; yields how much each step deleted.
 
-    A webhook goes with its events and their attempts, when all of them are delivered or superseded. Whatever
-    is undelivered stays, however old: what waits to be sent, and what waits for a person (dead, unrouted). So
-    does an attempt whose slot of the quota is still held. What is known of an entity (the newest that was sent)
-    goes when nothing of it was sent since, and nothing undelivered is left of it that would then pass for new.
+    Webhooks are counted, and events that came without one. A webhook goes with its events and their attempts, when
+    all of them are delivered or superseded. Whatever is undelivered stays, however old: what waits to be sent, and
+    what waits for a person (dead, unrouted). So does an attempt whose slot of the quota is still held. What is known
+    of an entity (the newest that was sent) goes when nothing of it was sent since, and nothing undelivered is left of
+    it that would then pass for new.
 
     On SQLite the file gets smaller. Raises StoreUnavailable.
     """
     yield from _prune_webhooks(outbox, before, step)
+    # The keys first: a key that is known has its events.
+    with _step(outbox) as connection:
+        connection.execute(_DELETE_SUBMISSIONS, {"before": before})
+    yield from _prune_direct(outbox, before, step)
     _forget_entities(outbox, before, step)
     if outbox.sqlite:
         _give_space_back(outbox)
@@ -47,6 +52,24 @@ def _prune_webhooks(outbox: Outbox, before: int, step: int) -> Iterator[int]:
             settled = connection.scalars(_SETTLED, here).all()
             deleted = _delete(connection, settled) if settled else 0
         yield deleted
+
+
+def _prune_direct(outbox: Outbox, before: int, step: int) -> Iterator[int]:
+    """Events that came without a webhook, each by itself."""
+    after = 0
+    while True:
+        here = {"after": after, "step": step, "before": before}
+        with outbox.read() as connection:
+            window = connection.execute(_DIRECT_WINDOW, here).all()
+        if not any(row.created_at < before for row in window):
+            break
+        with _step(outbox) as connection:
+            here |= {"last": window[-1].id, "now": outbox.now(connection)}
+            gone = connection.scalars(_DELETE_DIRECT, here).all()
+            if gone:
+                connection.execute(_DELETE_ATTEMPTS, {"events": gone})
+        after = window[-1].id
+        yield len(gone)
 
 
 def _delete(connection: sa.Connection, settled: Sequence[int]) -> int:
@@ -105,6 +128,20 @@ WHERE id > :after AND id <= :last AND received_at < :before
 _DELETE_EVENTS = sa.text("""
 DELETE FROM events WHERE webhook_id IN :webhooks AND status IN ('delivered', 'superseded') RETURNING id
 """).bindparams(sa.bindparam("webhooks", expanding=True))
+
+_DELETE_SUBMISSIONS = sa.text("DELETE FROM submissions WHERE created_at < :before")
+
+_DIRECT_WINDOW = sa.text("""
+SELECT id, created_at FROM events WHERE webhook_id IS NULL AND id > :after ORDER BY id LIMIT :step
+""")
+
+_DELETE_DIRECT = sa.text("""
+DELETE FROM events
+WHERE webhook_id IS NULL AND id > :after AND id <= :last AND created_at < :before
+  AND status IN ('delivered', 'superseded')
+  AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.event_id = events.id AND a.held_until > :now)
+RETURNING id
+""")
 
 _DELETE_ATTEMPTS = sa.text("DELETE FROM attempts WHERE event_id IN :events").bindparams(
     sa.bindparam("events", expanding=True)

@@ -6,7 +6,7 @@ the newest backwards, a page at a time.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from relay.outbox.tables import attempts, events, webhooks
 
 RECENT = 10_000
 """Among how many of the newest rows settled webhooks and events are counted."""
+
+LOOK_BACK = 100_000
+"""Among how many of the newest events those of one entity are looked for: no index has all of them."""
 
 HOUR_MS = 3600 * 1000
 
@@ -236,10 +239,10 @@ def show_webhook(outbox: Outbox, webhook: int) -> WebhookDetail:
     question = sa.select(*_WEBHOOK, webhooks.c.headers, sa.func.length(webhooks.c.body).label("size")).where(
         webhooks.c.id == webhook
     )
-    its_events = sa.select(*_EVENT).where(events.c.webhook_id == webhook).order_by(events.c.id)
+    its_events = sa.select(*EVENT).where(events.c.webhook_id == webhook).order_by(events.c.id)
     with outbox.read() as connection:
         row = _one(connection, question, f"webhook {webhook}")
-        found = tuple(_event(event) for event in connection.execute(its_events).mappings())
+        found = tuple(as_view(event) for event in connection.execute(its_events).mappings())
     return WebhookDetail(_webhook(row), json.loads(row["headers"]), row["size"], found)
 
 
@@ -256,47 +259,47 @@ def list_events(
     status: EventStatus | None = None,
     destination: str | None = None,
     type: str | None = None,  # noqa: A002 - the word that people type
+    entity: Collection[bytes] = (),
     limit: int = 50,
     before: int | None = None,
 ) -> tuple[EventView, ...]:
-    """The newest events, latest first; `before` is the last id of the page before. Raises StoreUnavailable."""
-    question = sa.select(*_EVENT).limit(limit)
-    match status:
-        case EventStatus.PENDING | EventStatus.SENDING:
-            # By a sum, which no index has: else SQLite walks through all that is settled to save the sorting.
-            question = question.order_by((events.c.id + 0).desc())
-        case _:
-            question = question.order_by(events.c.id.desc())
+    """The newest events, latest first; `before` is the last id of the page before. Raises StoreUnavailable.
+
+    `entity` has digests of entities, looked for among the newest LOOK_BACK events.
+    """
+    # What is open by a sum, which no index has: else SQLite walks through all that is settled to save the sorting.
+    newest = events.c.id + 0 if status in {EventStatus.PENDING, EventStatus.SENDING} else events.c.id
+    question = sa.select(*EVENT).order_by(newest.desc()).limit(limit)
     if status is not None:
         question = question.where(*_exactly(events, status))
     if destination is not None:
         question = question.where(events.c.destination == destination)
     if type is not None:
         question = question.where(events.c.type == type)
+    if entity:
+        oldest = sa.select(sa.func.max(events.c.id) - LOOK_BACK).scalar_subquery()
+        question = question.where(events.c.entity.in_(entity), events.c.id > oldest)
     if before is not None:
         question = question.where(events.c.id < before)
     with outbox.read() as connection:
-        return tuple(_event(row) for row in connection.execute(question).mappings())
+        return tuple(as_view(row) for row in connection.execute(question).mappings())
 
 
 def show_event(outbox: Outbox, event: int) -> EventDetail:
     """One event and every attempt to send it. Raises NotFound, StoreUnavailable."""
-    question = sa.select(*_EVENT, events.c.body).where(events.c.id == event)
+    question = sa.select(*EVENT, events.c.body).where(events.c.id == event)
     tried = sa.select(*_ATTEMPT).where(attempts.c.event_id == event).order_by(attempts.c.id)
     with outbox.read() as connection:
         row = _one(connection, question, f"event {event}")
-        return EventDetail(
-            event=_event(row),
-            body=json.loads(row["body"]),
-            attempts=tuple(AttemptView(**attempt) for attempt in connection.execute(tried).mappings()),
-        )
+        tries = tuple(AttemptView(**attempt) for attempt in connection.execute(tried).mappings())
+        return EventDetail(as_view(row), json.loads(row["body"]), tries)
 
 
 _TO_BE_MENDED = (WebhookStatus.UNMATCHED, WebhookStatus.FAILED)
 _HELD_BACK = (EventStatus.DEAD, EventStatus.UNROUTED)
 
 _WEBHOOK = tuple(webhooks.c[name] for name in WebhookView.__dataclass_fields__)
-_EVENT = tuple(
+EVENT = tuple(
     events.c[f"{name}_id"].label(name) if name in {"webhook", "successor"} else events.c[name]
     for name in EventView.__dataclass_fields__
 )
@@ -308,7 +311,8 @@ def _webhook(row: sa.RowMapping) -> WebhookView:
     return WebhookView(**{**values, "status": WebhookStatus(row["status"])})
 
 
-def _event(row: sa.RowMapping) -> EventView:
+def as_view(row: sa.RowMapping) -> EventView:
+    """The event of a row that has the columns EVENT."""
     values = {name: row[name] for name in EventView.__dataclass_fields__}
     words = {"status": EventStatus(row["status"]), "lane": Lane(row["lane"]), "coalesce": Coalesce(row["coalesce"])}
     return EventView(**{**values, **words})

@@ -1,4 +1,4 @@
-"""The first tables: webhooks, events, attempts, entities, destinations."""
+"""The first tables: webhooks, events, submissions, attempts, entities, destinations."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -78,6 +78,16 @@ def upgrade() -> None:
     _partial_index("ix_events_held", "events", ["status", "id"], "status IN ('dead', 'unrouted')")
     _partial_index("ix_events_held_entity", "events", ["destination", "entity"], "status IN ('dead', 'unrouted')")
     op.create_index("ix_events_webhook", "events", ["webhook_id"])
+    _partial_index("ix_events_direct", "events", ["id"], "webhook_id IS NULL")
+
+    op.create_table(
+        "submissions",
+        sa.Column("key", Digest, primary_key=True),
+        sa.Column("body", Digest, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("events", sa.Text, nullable=False),
+    )
+    op.create_index("ix_submissions_created", "submissions", ["created_at"])
 
     op.create_table(
         "attempts",
