@@ -7,8 +7,9 @@ import functools
 import itertools
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,7 +66,7 @@ class Compass:
 
 
 class World:
-    """An outbox, a clock, any number of dispatchers and a Compass."""
+    """An outbox, a clock, any number of dispatchers and a Compass. A database that is given is emptied."""
 
     def __init__(self, quota: Quota, url: str | None = None, *, seed: int = 0) -> None:
         self.real = BEGIN
@@ -85,6 +86,10 @@ class World:
         if self.outbox.sqlite:
             # No power cut happens in here, and the disk is the slowest part.
             sa.event.listen(self.outbox.engine, "connect", _hasty)
+        if self._folder is None:
+            with self.outbox.write() as connection:
+                for table in ("attempts", "events", "webhooks", "entities", "destinations"):
+                    connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 - our own names
         self._appender = Appender(self.outbox)
         self._tokens = itertools.count()
 
@@ -144,6 +149,38 @@ class World:
                 case claims.Wait(until=int() as until):
                     self.real += max(0, until - self.now)
         raise AssertionError("something waits for ever")
+
+    def run(self, arrivals: Iterable[tuple[int, Event]], *, took_ms: int) -> list[tuple[int, Claim]]:
+        """Events come in at their moments, and Compass answers 202 after `took_ms`, until nothing is left.
+
+        Answers the claims with their moments. Nobody looks for work while there can be none, as in the loop.
+        """
+        coming = deque(sorted(arrivals, key=lambda one: one[0]))
+        sent: list[tuple[int, Claim]] = []
+        under_way: deque[tuple[int, Claim]] = deque()
+        wait = claims.Wait(self.now, claims.Why.MORE, self.now)
+        while True:
+            while coming and coming[0][0] <= self.real:
+                self.arrive(coming.popleft()[1])
+                if wait.why is claims.Why.DUE:
+                    wait = replace(wait, until=self.now)
+            while under_way and under_way[0][0] <= self.real:
+                self.settle(under_way.popleft()[1], Answer(202))
+                wait = replace(wait, until=self.now)
+            if wait.until is not None and wait.until <= self.now:
+                match self.claim():
+                    case Claim() as claim:
+                        self.compass.reached(claim, self.real + took_ms // 2)
+                        sent.append((self.real, claim))
+                        under_way.append((self.real + took_ms, claim))
+                        continue
+                    case claims.Wait() as wait:
+                        pass
+            moments = [queue[0][0] for queue in (coming, under_way) if queue]
+            moments += [] if wait.until is None else [wait.until - self.offset]
+            if not moments:
+                return sent
+            self.real = max(self.real, min(moments))
 
     def close(self) -> None:
         """Clear up."""

@@ -55,9 +55,9 @@ class Request:
 class Deliveries(RuleBasedStateMachine):
     """Two dispatchers that may crash, three entities, one Compass that may do anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self.world = World(QUOTA)
+        self.world = World(QUOTA, url)
         self.dispatchers = [self.world.steady(), self.world.steady()]
         self.requests: list[Request] = []
         self.known: dict[int, dict[str, Any]] = {}
@@ -288,9 +288,13 @@ class Deliveries(RuleBasedStateMachine):
                 assert any(row["due_at"] > self.world.now for row in waiting), "could have been sent"
 
 
-def _run(examples: int, steps: int) -> None:
+def _run(url: str, *, examples: int, steps: int) -> None:
+    class Here(Deliveries):
+        def __init__(self) -> None:
+            super().__init__(url)
+
     run_state_machine_as_test(
-        Deliveries,
+        Here,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -300,10 +304,10 @@ def _run(examples: int, steps: int) -> None:
     )
 
 
-def test_whatever_happens_the_promises_of_delivery_hold():
-    _run(examples=40, steps=40)
+def test_whatever_happens_the_promises_of_delivery_hold(database_url: str):
+    _run(database_url, examples=12, steps=40)
 
 
 @pytest.mark.long
-def test_whatever_happens_the_promises_of_delivery_hold_for_long():
-    _run(examples=2000, steps=80)
+def test_whatever_happens_the_promises_of_delivery_hold_for_long(database_url: str):
+    _run(database_url, examples=1500, steps=60)

@@ -383,17 +383,18 @@ _LOST_ATTEMPT = sa.text("UPDATE attempts SET outcome = 'lost' WHERE event_id = :
 # The same decisions as `relay.dispatch.plan`, for all entities at once.
 _FORECAST = sa.text("""
 WITH fresh AS (
-    SELECT e.*, lead(e.id) OVER (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id) AS next_id
+    SELECT e.entity, e.source_order, e.terminal, e.id, e.state, e.coalesce AS mode, e.failures, e.due_at,
+           lead(e.id) OVER (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id) AS next_id
     FROM events e
     LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
     WHERE e.destination = :destination AND e.status = 'pending'
       AND (n.event_id IS NULL OR (e.source_order, e.terminal, e.id) >= (n.source_order, n.terminal, n.event_id))
 ), kept AS (
-    SELECT due_at, state, coalesce AS mode,
+    SELECT due_at, state, mode,
            lead(id) OVER line AS next_id,
            lead(state) OVER line AS next_state
     FROM fresh
-    WHERE next_id IS NULL OR (failures < 2 AND coalesce <> 'latest')
+    WHERE next_id IS NULL OR (failures < 2 AND mode <> 'latest')
     WINDOW line AS (PARTITION BY entity ORDER BY source_order, terminal, id)
 )
 SELECT (SELECT count(*) FROM events WHERE destination = :destination AND status = 'pending') AS waiting,
