@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint types tests test-long clean
+.PHONY: demo test lint types tests test-long bench bench-peers clean pins
 
 demo: $(INSTALLED)  ## the whole road on this machine, to be looked at
 	$(BIN)/relay demo
@@ -23,6 +23,20 @@ tests: $(INSTALLED)
 
 test-long: $(INSTALLED)  ## minutes rather than seconds: kills, storms, long simulations
 	$(BIN)/pytest -m long
+
+bench: $(INSTALLED) wrk  ## how fast the door is, beside a bare Flask view; see benchmarks/README.md
+	$(BIN)/python -m benchmarks.door
+
+bench-peers: $(INSTALLED) wrk  ## beside Node-RED as well; needs node and npm
+	npm install --prefix benchmarks/nodered --no-package-lock --no-audit --no-fund --silent
+	$(BIN)/python -m benchmarks.door --peers
+
+.PHONY: wrk
+wrk:
+	@command -v wrk > /dev/null || (echo "wrk is needed: apt-get install wrk" && false)
+
+pins: $(INSTALLED)  ## requirements.txt anew, from what is installed
+	$(BIN)/python -m tests.pins > requirements.tmp && mv requirements.tmp requirements.txt
 
 $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || (echo "a Python with venv is needed: apt-get install python3-venv" && false)

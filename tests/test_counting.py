@@ -12,6 +12,7 @@ from relay.telemetry import count_attempt, count_webhook
 COUNT = """
 import sys
 from relay.counting import Counting
+from relay.outbox import Outbox
 from relay.telemetry import count_attempt, count_webhook
 outbox = Outbox(sys.argv[1])
 counting = Counting(outbox)
