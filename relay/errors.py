@@ -10,7 +10,13 @@ RelayError
 │   ├── SignatureError         401
 │   ├── SecretMissing          503
 │   ├── UnsupportedMediaType   415
-│   └── MalformedBody          400
+│   ├── MalformedBody          400
+│   ├── AdminClosed            403
+│   ├── Unauthorized           401
+│   ├── InvalidEvents          422
+│   ├── TooManyEvents          413
+│   ├── KeyReused              422
+│   └── BadParameter           400
 ├── StoreUnavailable       the outbox cannot store now (503, Retry-After)
 └── NotFound               a command or a request names something that is not there
 
@@ -115,6 +121,48 @@ class MalformedBody(RequestError):  # noqa: N818
 
     status = 400
     code = "malformed_body"
+
+
+class AdminClosed(RequestError):  # noqa: N818
+    """RELAY_ADMIN_TOKEN is not set, so what is for the operator only is closed."""
+
+    status = 403
+    code = "admin_token_not_set"
+
+
+class Unauthorized(RequestError):  # noqa: N818
+    """The admin token is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class InvalidEvents(RequestError):  # noqa: N818
+    """Events that were posted directly break a contract, or have nowhere to go; none of them is stored."""
+
+    status = 422
+    code = "invalid_event"
+
+
+class TooManyEvents(RequestError):  # noqa: N818
+    """An array has more events than one request may."""
+
+    status = 413
+    code = "too_many_events"
+
+
+class KeyReused(RequestError):  # noqa: N818
+    """An Idempotency-Key came with another body before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class BadParameter(RequestError):  # noqa: N818
+    """A parameter or a header of the request cannot be read."""
+
+    status = 400
+    code = "bad_parameter"
 
 
 class StoreUnavailable(RelayError):  # noqa: N818

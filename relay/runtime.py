@@ -13,6 +13,7 @@ from relay.counting import Counting
 from relay.destinations import Destination
 from relay.destinations.compass import CompassDestination
 from relay.destinations.release import ReleaseDestination
+from relay.direct import Calendars
 from relay.dispatch.health import Outcome, State
 from relay.dispatch.loop import Dispatcher
 from relay.errors import ConfigError, Fault, SettingsError, UnknownSource
@@ -40,6 +41,7 @@ class Relay:
     mappings: Members[str, Mapping]
     outbox: Outbox
     intake: Intake
+    calendars: Calendars
     counting: Counting
 
 
@@ -91,6 +93,10 @@ def assemble(settings: Settings, mappings: Members[str, Mapping], *, connections
             secrets=secrets_of(mappings, settings.environ),
             unsigned=settings.allow_unsigned,
             store=Appender(outbox).append,
+        ),
+        calendars=Calendars(
+            server=settings.release_url is not None,
+            mapping=next((mapping for mapping in mappings.values() if mapping.direct == calendar.KIND), None),
         ),
         counting=Counting(outbox),
     )

@@ -117,10 +117,10 @@ def shown(value: Any) -> str:
 
 def _problem(error: ValidationError) -> Problem:
     """One broken rule in a person's words, which quote no more than a few characters of the event."""
-    pointer = "".join(f"/{_escaped(part)}" for part in error.instance_path)
+    pointer = "".join(f"/{escaped(part)}" for part in error.instance_path)
     match error.kind:
         case Rule.Required(property=name):
-            pointer, reason = f"{pointer}/{_escaped(name)}", "is required"
+            pointer, reason = f"{pointer}/{escaped(name)}", "is required"
         case Rule.AdditionalProperties(unexpected=names):
             reason = f"has what the contract does not know: {', '.join(name[:60] for name in sorted(names)[:5])}"
         case Rule.Enum(options=words):
@@ -142,7 +142,8 @@ def _unfit(text: str, *, date: bool) -> str:
     return f"must be an absolute URL (https://…), not {shown(text)}" if text.strip() else "must not be empty"
 
 
-def _escaped(part: str | int) -> str:
+def escaped(part: str | int) -> str:
+    """A name as a part of a JSON pointer."""
     return str(part).replace("~", "~0").replace("/", "~1")
 
 

@@ -71,15 +71,15 @@ def append(
             parent = next(parents) if isinstance(one, Arrival) else None
             for row in several:
                 row["webhook_id"] = parent
-        ids = iter(_insert(connection, events, [row for several in rows for row in several]))
-        stored = [[_view(row, next(ids)) for row in several] for several in rows]
+        fresh = iter(_insert(connection, events, [row for several in rows for row in several]))
+        ids = [[next(fresh) for _ in several] for several in rows]
         if key is not None:
-            answer = json.dumps([views[0].id for views in stored])
+            answer = json.dumps([own[0] for own in ids])
             connection.execute(_KEEP_ANSWER, {"key": key.name, "events": answer})
     outbox.on_commit()
     return tuple(
-        Element(views[0], several[0].body, tuple(view.id for view in views[1:]))
-        for views, several in zip(stored, made, strict=True)
+        Element(_view(several[0], own[0]), several_made[0].body, tuple(own[1:]))
+        for own, several, several_made in zip(ids, rows, made, strict=True)
     )
 
 

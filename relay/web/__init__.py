@@ -7,9 +7,10 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from relay.errors import NotFound, RequestError, SecretMissing, StoreUnavailable
+from relay.errors import NotFound, RequestError, SecretMissing, StoreUnavailable, Unauthorized
 from relay.runtime import Relay
-from relay.web import health, webhooks
+from relay.web import events, health, webhooks
+from relay.web.admin import CHALLENGE
 from relay.web.request_ids import name_requests
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ def create_app(relay: Relay) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_requests(app)
     app.register_blueprint(webhooks.blueprint(relay))
+    app.register_blueprint(events.blueprint(relay))
     app.register_blueprint(health.blueprint(relay))
     app.register_error_handler(RequestError, _refused)
     app.register_error_handler(StoreUnavailable, _unavailable)
@@ -52,9 +54,12 @@ def failure(status: int, code: str, message: str, *, retry_after: int | None = N
 
 
 def _refused(error: RequestError) -> Response:
-    return failure(
+    answer = failure(
         error.status, error.code, str(error), retry_after=RETRY_SECRET if isinstance(error, SecretMissing) else None
     )
+    if isinstance(error, Unauthorized):
+        answer.headers["WWW-Authenticate"] = CHALLENGE
+    return answer
 
 
 def _unavailable(error: StoreUnavailable) -> Response:
