@@ -1,0 +1,1 @@
+"""What the relay costs and how fast it is; see README.md. Everything runs on this machine's loopback."""
