@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import (
@@ -294,6 +294,7 @@ BODIES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(headers=HEADERS, raw=BODIES, signed=st.booleans(), trusted=st.booleans())
 def test_any_request_is_stored_or_answered_or_refused_with_a_name(mapping, headers, raw, signed, trusted):
     if signed:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given as always
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from relay.errors import Fault
@@ -599,6 +600,7 @@ def nearly_right(draw):
         part = inner
 
 
+@limits(deadline=None)
 @always(st.one_of(anything, nearly_right()), st.sampled_from([None, {}, {"a": "b"}]))
 def test_any_document_is_a_mapping_or_a_list_of_faults(data, components):
     document = parse_document(json.dumps(data, ensure_ascii=False), file="f")

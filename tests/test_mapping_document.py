@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import Fault
@@ -154,6 +154,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path):
 yamlish = st.text("ab:-?[]{},&*!|>'\"%@`#\\ \n\t0129.eEuUx<~=", max_size=80)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=60), yamlish))
 def test_any_text_is_a_document_or_a_fault(text):
     match parse_document(text, file="f"):

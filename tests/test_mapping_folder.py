@@ -220,7 +220,7 @@ def test_the_schemas_that_editors_use_are_valid_schemas(name):
     Draft202012Validator.check_schema(schema)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=30), st.booleans())
 def test_any_bytes_in_a_folder_are_mappings_or_one_typed_error(tmp_path, file, components, headed):
     (tmp_path / "a.yaml").write_bytes(HEAD.encode() + b"rules: [{name: r, ignore: x}]\n" + file if headed else file)

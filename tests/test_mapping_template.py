@@ -1,7 +1,7 @@
 """Texts with `${ jq }` in them are taken apart where a person would."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.mapping.template import Expression, TemplateError, parse_expression, parse_template
@@ -67,6 +67,7 @@ def test_where_jq_always_stands_a_mixture_is_refused(text):
         parse_expression(text)
 
 
+@settings(deadline=None)
 @given(st.text('${}"\\()[]# \nab.', max_size=40))
 def test_any_text_has_parts_or_is_refused(text):
     try:
@@ -76,6 +77,7 @@ def test_any_text_has_parts_or_is_refused(text):
     assert all(part.jq if isinstance(part, Expression) else part for part in parts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1).filter(lambda text: "$" not in text), max_size=3))
 def test_literals_and_expressions_come_out_as_they_went_in(literals):
     text = "".join(f"{literal}${{ .a }}" for literal in literals)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given as always
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from relay.contract.fitting import epoch_ms
@@ -53,12 +54,14 @@ moments = st.datetimes(
 )  # fmt: skip
 
 
+@limits(deadline=None)
 @always(moments, st.sampled_from(["seconds", "milliseconds", "microseconds"]), st.sampled_from(["T", " "]))
 def test_the_prelude_and_the_contract_read_a_date_alike(date_of, moment, precision, separator):
     text = moment.isoformat(timespec=precision, sep=separator)
     assert date_of(text) == epoch_ms(text)
 
 
+@limits(deadline=None)
 @always(st.one_of(st.integers(0, 10**13), st.floats(0, 10**10)))
 def test_the_prelude_and_the_contract_read_a_number_alike(date_of, number):
     assert abs(date_of(number) - (epoch_ms(number) or 0)) <= 1  # a half may be rounded up or down

@@ -8,7 +8,7 @@ from typing import Any
 
 import jq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import MalformedBody
@@ -120,6 +120,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values, st.booleans(), st.sampled_from([None, 1]))
 def test_whatever_json_writes_is_read_back_and_its_depth_is_counted_right(value, ascii_only, indent):
     raw = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
@@ -129,6 +130,7 @@ def test_whatever_json_writes_is_read_back_and_its_depth_is_counted_right(value,
     assert _depth(raw) == naive_depth(value)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.binary(max_size=40), values.map(lambda value: json.dumps(value).encode()), st.text().map(str.encode))
 )

@@ -540,6 +540,7 @@ def rich():
     return good(RICH, components={"a": "c1", "b": ["c1", "c2"]})
 
 
+@limits(deadline=None)
 @always(body=bodies, headers=header_values)
 def test_any_body_and_any_headers_have_a_translation(rich, body, headers):
     translation, key = translated(rich, body, headers)
@@ -562,7 +563,7 @@ def bundled():
     return load_mappings(ROOT / "mappings", environ={})
 
 
-@limits(max_examples=30)
+@limits(max_examples=30, deadline=None)
 @always(st.data())
 def test_a_bundled_mapping_copes_with_real_bodies_gone_wrong(bundled, data):
     """One part of a good body, at any depth, is replaced by something else or left out."""

@@ -27,6 +27,7 @@ from relay.mapping.expressions import (
     headers_read,
     stand_ins,
 )
+from relay.mapping.native import compile_native
 from relay.mapping.template import Expression, TemplateError, parse_expression, parse_template
 from relay.model import Coalesce, Lane
 from relay.signature import Scheme
@@ -68,8 +69,8 @@ class _Compiler:
     headers: set[str] = field(default_factory=set)
     arguments: dict[str, Any] = field(default_factory=dict)
     define: str = ""
-    complaints: dict[str, str | None] = field(default_factory=dict)
-    """What jq said of each program that was tried: rules that share their events (`*anchor`) repeat them."""
+    before: str = f"{PRELUDE}\n{SCOPE}\n"
+    """What stands before every expression of the file."""
 
     def mapping(self) -> Mapping:
         data = self.data
@@ -107,6 +108,7 @@ class _Compiler:
             headers=frozenset(self.headers),
             direct=data.get("direct"),
             program=self._program((), text, arguments),
+            native=None if self.faults else compile_native(f"{self.define}{text}", arguments),
             unsigned=self._program(("verify", "unsigned_when"), unsigned, arguments) if unsigned else None,
         )
 
@@ -134,13 +136,14 @@ class _Compiler:
     def _define(self, text: str) -> None:
         place: Place = ("define",)
         self._note_headers(place, text)
-        errors = errors_of_definitions(text, self.arguments)
+        errors = errors_of_definitions(text, names=frozenset(self.arguments))
         start = self.document.lines.get(place, 0)
         for error in errors:
             # The text of a YAML block begins on the line after its key.
-            line = start + error.line if "\n" in text else start
+            line = start + max(0, error.line) if "\n" in text else start
             self.faults.append(Fault(self.document.file, error.message, line, dotted(place)))
         self.define = f"{stand_ins(text) if errors else text}\n\n"
+        self.before += self.define
 
     def _verify(self, spec: Members[str, Any]) -> tuple[Scheme, str | None]:
         scheme = Scheme(header=spec["header"], format="{hex}", algorithm=spec["hmac"])
@@ -292,9 +295,12 @@ class _Compiler:
     def _checked(self, place: Place, text: str, *, item: bool) -> str:
         """The expression in brackets, once it is known to compile alone."""
         self._note_headers(place, text)
-        inside = f"{SCOPE}\n{self.define}\n" + ("null as $item |" if item else "")
+        alone = f"null as $item |\n{text}" if item else text
+        if errors := errors_of(alone, before=self.before, names=frozenset(self.arguments)):
+            self._fault(place, errors[0].message)
+            return "null"
         # The empty line ends a comment that would go on over a backslash.
-        return f"(\n{text}\n\n)" if self._compiles(place, text, inside=inside) else "null"
+        return f"(\n{text}\n\n)"
 
     def _at(self, place: Place, text: str) -> str:
         """The value, exactly one; its failure names rule and field."""
@@ -303,19 +309,10 @@ class _Compiler:
 
     # -- jq --------------------------------------------------------------------------------------
 
-    def _compiles(self, place: Place, text: str, *, inside: str) -> bool:
-        program = f"{PRELUDE}\n{inside}\n{text}\n"
-        if program not in self.complaints:
-            errors = errors_of(program, self.arguments)
-            self.complaints[program] = errors[0].message if errors else None
-        if (complaint := self.complaints[program]) is not None:
-            self._fault(place, complaint)
-        return complaint is None
-
     def _program(self, place: Place, text: str, arguments: dict[str, Any]) -> Program:
         if not self.faults:
             try:
-                return Program(f"{PRELUDE}\n{SCOPE}\n{self.define}\n{text}\n| _result", arguments)
+                return Program(f"{self.before}{text}\n| _result", arguments)
             except ValueError as error:
                 self._fault(place, f"jq: {error}")
         return Program(".", {})

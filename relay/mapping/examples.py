@@ -110,7 +110,7 @@ def _differences(document: Document, place: tuple[str | int, ...], expected: Any
     if isinstance(expected, dict) and isinstance(actual, dict):
         for name, value in expected.items():
             yield from _differences(document, (*place, name), value, actual.get(name))
-        for name in actual.keys() - expected.keys() if len(place) > 1 else ():
+        for name in sorted(actual.keys() - expected.keys()) if len(place) > 1 else ():
             if (name, actual[name]) != ("component", None):
                 yield document.fault((*place, name), f"is not expected, but is {_shown(actual[name])}")
     elif isinstance(expected, list) and isinstance(actual, list):

@@ -1,10 +1,9 @@
 """jq as a mapping file holds it: what is wrong with a text, and which headers it reads."""
 
 import re
-from collections.abc import Mapping as Members
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
-from typing import Any
 
 import jq
 
@@ -20,41 +19,46 @@ class JqError:
 
     message: str
     line: int = 0
-    """Counted from 1 in the text that was given; 0 when jq does not say."""
+    """Counted from 1 in the text; not positive when it is about what stands before it."""
 
 
-def errors_of(program: str, arguments: Members[str, Any]) -> list[JqError]:
-    """What jq says of a whole program; [] when it compiles."""
+@lru_cache(maxsize=4096)
+def errors_of(text: str, *, before: str = "", names: frozenset[str] = frozenset()) -> tuple[JqError, ...]:
+    """What jq says of a text that stands behind another one; () when both compile.
+
+    `names` are the variables that are there. A file is compiled once for each combination of settings and
+    components that its examples have, and its expressions stay the same: so answers are remembered.
+    """
     try:
-        jq.compile(program, args=dict(arguments))
+        jq.compile(f"{before}{text}\n", args=dict.fromkeys(names))
     except ValueError as error:
+        above = before.count("\n")
         said = _ERROR.findall(str(error)) or [(str(error), "")]
-        return [JqError(_words(message), int(line or 0)) for message, line in said]
-    return []
+        return tuple(JqError(_words(message), int(line or above) - above) for message, line in said)
+    return ()
 
 
-def errors_of_definitions(text: str, arguments: Members[str, Any]) -> list[JqError]:
+def errors_of_definitions(text: str, *, names: frozenset[str]) -> list[JqError]:
     """What is wrong with the definitions of a file, those that nothing calls included."""
     definitions = _definitions(text)
     taken = sorted({name for name, _ in definitions if name.startswith("_") or name in _OWN_NAMES})
     faults = [JqError(f"'{name}' is a name of the relay's own; choose another") for name in taken]
-    alone = errors_of(text, {})
+    alone = errors_of(text)
     if not alone:
         return [*faults, JqError("must hold nothing but definitions, as `def name: …;`")]
     if not alone[0].message.startswith("jq: Top-level program not given"):
         return [*faults, alone[0]]
-    before = f"{PRELUDE}\n{SCOPE}\n"
-    start, end = before.count("\n"), before.count("\n") + text.count("\n") + 1
+    end = text.count("\n") + 1
     # jq looks at nothing in a definition that is not called.
     calls = {
         _signature(name, parameters): f"{name}{_ARGUMENT.sub('.', parameters)}" for name, parameters in definitions
     }
     while True:
-        errors = errors_of(f"{before}{text}\n\n[{', '.join(calls.values())}]\n", arguments)
+        errors = errors_of(f"{text}\n\n[{', '.join(calls.values())}]", before=f"{PRELUDE}\n{SCOPE}\n", names=names)
         # Behind the text: a definition inside another one, which cannot be called from there.
         local = {error.message.removeprefix("jq: ").partition(" ")[0] for error in errors if error.line > end}
         if not local & calls.keys():
-            return faults + [JqError(error.message, max(0, error.line - start)) for error in errors]
+            return [*faults, *errors]
         calls = {signature: call for signature, call in calls.items() if signature not in local}
 
 
