@@ -162,7 +162,7 @@ class World:
         while True:
             while coming and coming[0][0] <= self.real:
                 self.arrive(coming.popleft()[1])
-                if wait.why is claims.Why.DUE:
+                if wait.why in (claims.Why.DUE, claims.Why.PACE):
                     wait = replace(wait, until=self.now)
             while under_way and under_way[0][0] <= self.real:
                 self.settle(under_way.popleft()[1], Answer(202))

@@ -408,6 +408,26 @@ def test_after_a_step_the_slots_of_requests_under_way_stay_held(world: World):
     assert world.compass.most_in_a_window(QUOTA.window_ms) <= QUOTA.limit
 
 
+def test_after_a_step_the_slot_of_a_request_without_an_answer_stays_held(world: World):
+    """It was given up, and its event goes another way; but the request itself may still be on the wire."""
+    steady = world.steady()
+    world.arrive(*(event(f"e{n}", lane=Lane.URGENT) for n in range(30)))
+    given_up = world.claim(steady)
+    assert isinstance(given_up, Claim)
+    world.settle(given_up, Answer(None, error="connection"))
+    world.offset += 3_600_000
+    world.claim(steady)
+    world.real += 20_000
+    sent = 0
+    while isinstance(claim := world.claim(steady), Claim):
+        world.compass.reached(claim, world.real)
+        world.settle(claim, Answer(202))
+        sent += 1
+    world.compass.reached(given_up, world.real + 1000)
+    assert sent == QUOTA.limit - 1
+    assert world.compass.most_in_a_window(QUOTA.window_ms) <= QUOTA.limit
+
+
 def test_a_clock_that_was_set_back_while_nothing_ran_does_not_stop_delivery(world: World):
     world.arrive(*(event(f"e{n}", lane=Lane.URGENT) for n in range(11)))
     for _ in range(10):

@@ -260,14 +260,18 @@ def test_an_idle_dispatcher_hardly_works(relay: Relay):
     assert time.process_time() - began < 0.05
 
 
-def test_a_storm_at_the_door_does_not_make_it_busy_while_the_quota_is_used_up(relay: Relay):
+@pytest.mark.parametrize("sent_before", [1, 2])
+def test_a_storm_at_the_door_does_not_make_it_busy_while_it_may_not_send(relay: Relay, sent_before: int):
+    """Neither while the quota is used up nor while it is paced."""
     taker = Taker()
-    dispatcher = relay.dispatch(taker, Quota(limit=1, window_ms=60_000))
-    relay.arrive(event("a"))
-    taker.next()
-    relay.arrive(event("b"))
-    time.sleep(0.2)
-    began = time.process_time()
-    for _ in range(20_000):
+    dispatcher = relay.dispatch(taker, Quota(limit=2, window_ms=60_000))
+    relay.arrive(*(event(f"e{n}", lane=Lane.LOW if sent_before == 1 else Lane.URGENT) for n in range(4)))
+    for _ in range(sent_before):
+        taker.next()
+    time.sleep(0.3)
+    began, until = time.process_time(), time.monotonic() + 1
+    while time.monotonic() < until:
         dispatcher.wake()
-    assert time.process_time() - began < 0.2
+        time.sleep(0.001)
+    assert time.process_time() - began < 0.25
+    assert taker.sent.empty()

@@ -277,10 +277,9 @@ class Deliveries(RuleBasedStateMachine):
         assert not any(one["status"] in ("pending", "sending") for one in between), "a change of state was skipped"
 
     def _nothing_waits_without_need(self, wait: claims.Wait) -> None:
-        if wait.why is not claims.Why.DUE:
-            return
         held = self.world.rows("SELECT count(*) AS n FROM attempts WHERE held_until > :now", now=self.world.now)
-        if 2 * held[0]["n"] >= QUOTA.limit:
+        assert wait.why is not claims.Why.PACE or 2 * held[0]["n"] >= QUOTA.limit
+        if wait.why is not claims.Why.DUE:
             return
         for rows in by_entity(self.known.values()).values():
             waiting = [row for row in rows if row["status"] == "pending"]

@@ -33,6 +33,9 @@ there are none."""
 BREATH = 0.02
 """Seconds between two looks that found nothing, however often somebody calls."""
 
+CALM = 0.2
+"""The same while something waits for its turn, and only an urgent event could go before it."""
+
 MOST_THREADS = 40
 
 DAY = 24 * 3600.0
@@ -239,11 +242,13 @@ class _Crew:
         if wait.why is Why.MORE:
             return
         seconds = self._poll if wait.until is None else (wait.until - wait.now) / 1000
+        ends = time.monotonic() + min(seconds, self._poll)
         self._deaf = wait.why in _DEAF
-        self._bell.wait(min(seconds, self._poll))
+        self._bell.wait(ends - time.monotonic())
         self._deaf = False
         self._bell.clear()
-        self._stopping.wait(began + BREATH - time.monotonic())
+        calm = min(began + CALM, ends) if wait.why is Why.PACE else began + BREATH
+        self._stopping.wait(calm - time.monotonic())
 
     def _tell(self, outcome: Outcome) -> None:
         self._observe(self.name, outcome)

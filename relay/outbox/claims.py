@@ -40,8 +40,10 @@ class Why(StrEnum):
     """The destination is in trouble, and a probe is on its way."""
     SLOT = "slot"
     """The quota is used up."""
+    PACE = "pace"
+    """What waits is not urgent, and may not go so soon after the one before."""
     DUE = "due"
-    """Nothing waits that is due, or may go at this pace."""
+    """Nothing waits that is due."""
     MORE = "more"
     """Nothing, but other writers should have a turn."""
 
@@ -83,7 +85,13 @@ def claim(outbox: Outbox, destination: str, *, quota: Quota, token: str, steady:
         # A slot held for longer than any can be was taken before the clock was set back.
         absurd = bool(held) and held[-1] > now + LEASE_MS + quota.hold_ms + quota.margin_ms
         if reading.stepped_ms or absurd:
-            frozen = Frozen(now, now + quota.hold_ms, now + LEASE_MS, now + LEASE_MS + quota.hold_ms)
+            frozen = Frozen(
+                now=now,
+                was=now - reading.stepped_ms,
+                until=now + quota.hold_ms,
+                lease_until=now + LEASE_MS,
+                held_until=now + LEASE_MS + quota.hold_ms,
+            )
             standing.freeze(connection, destination, frozen, backwards=absurd or reading.stepped_ms < 0)
             return Wait(frozen.until, Why.TROUBLE, now)
         _take_back(connection, destination, now)
@@ -91,15 +99,16 @@ def claim(outbox: Outbox, destination: str, *, quota: Quota, token: str, steady:
             return wait
         unhurried_at = here.paced_at + quota.pace_ms(held, now)
         for _ in range(TRIES):
+            heads = _heads(connection, destination)
             head = choose(
-                _heads(connection, destination),
+                heads,
                 now=now,
                 turn=here.claims,
                 unhurried_at=unhurried_at,
                 probing=here.health.probing,
             )
             if not isinstance(head, Head):
-                return Wait(head, Why.DUE, now)
+                return Wait(head, Why.PACE if any(one.due_at <= now for one in heads) else Why.DUE, now)
             plan = arrange(connection, destination, head.entity, now)
             if plan.next is None or plan.next.due_at > now:
                 continue

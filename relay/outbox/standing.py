@@ -30,12 +30,14 @@ class Frozen:
     """What a step of the clock makes of the moments that are stored; all on the clock after the step."""
 
     now: int
+    was: int
+    """What the clock would show if it had not stepped."""
     until: int
     """The pause's end, and the latest moment until which the slot of an answered request can be held."""
     lease_until: int
     """The end of the leases under way."""
     held_until: int
-    """The end of the slots under way, and the latest moment until which any slot can be held."""
+    """The end of the slots without an answer, and the latest moment until which any slot can be held."""
 
 
 def lock(connection: sa.Connection, outbox: Outbox, name: str) -> Standing:
@@ -88,12 +90,13 @@ def resume(connection: sa.Connection, name: str) -> None:
 def freeze(connection: sa.Connection, name: str, frozen: Frozen, *, backwards: bool) -> None:
     """Pause after a step of the clock, and bring the moments that are stored to reason.
 
-    After a step forwards the slots of the requests under way would be given back too early; after one
-    backwards everything that waits for a moment would wait too long.
+    After a step forwards the slots of requests that may still be on their way would be given back too early;
+    after one backwards everything that waits for a moment would wait too long.
     """
     moments = {
         "name": name,
         "now": frozen.now,
+        "was": frozen.was,
         "until": frozen.until,
         "lease_until": frozen.lease_until,
         "held_until": frozen.held_until,
@@ -149,8 +152,7 @@ WHERE name = :name
 
 _HOLD_SLOTS = sa.text("""
 UPDATE attempts SET held_until = :held_until
-WHERE outcome IS NULL
-  AND event_id IN (SELECT id FROM events WHERE destination = :name AND status = 'sending')
+WHERE destination = :name AND held_until > :was AND status IS NULL
 """)
 
 _CUT_SLOTS = sa.text("""
