@@ -22,7 +22,7 @@ Place = tuple[str | int, ...]
 MAX_DEPTH = 50
 """How deep a document may nest."""
 
-MAX_VALUES = 500_000
+MAX_VALUES = 200_000
 """How many values a document may hold, each as often as aliases repeat it."""
 
 
