@@ -111,7 +111,7 @@ def config(as_json: bool) -> None:
 @click.option("--email", help="The only account that is let in. [default: any]")
 @click.option("--token", help="The only API token that is let in. [default: any]")
 def sandbox(port: int, sources: Path | None, quota: str, email: str | None, token: str | None) -> None:
-    """Run a local stand-in for Compass.
+    """Run a local stand-in for Compass, and for UrbanCode Release.
 
     With credentials, contract, event sources, quota, and faults on purpose.
     """
@@ -138,7 +138,10 @@ def _say_where(url: str) -> None:
         f"the sandbox stands in for Compass at {url}\n"
         f"  COMPASS_URL={url}\n"
         f"  GET {url}/sandbox/requests   what came\n"
-        f"  GET {url}/sandbox/events     what Compass would show",
+        f"  GET {url}/sandbox/events     what Compass would show\n"
+        f"and for UrbanCode Release, with any user and password\n"
+        f"  RELEASE_URL={url}/release\n"
+        f"  GET {url}/sandbox/calendar   what is in its calendar",
         err=True,
     )
 

@@ -221,7 +221,11 @@ def _type() -> str | None:
 def _entities(relay: Relay) -> list[bytes]:
     """The entity that is asked for, as each destination may know it."""
     given = request.args.get("entity")
-    return [] if given is None else [digest(name, given) for name in destination_names(relay.settings)]
+    if given is None:
+        return []
+    with suppress(ValueError, RecursionError):  # however its JSON is spaced
+        given = json.dumps(json.loads(given), ensure_ascii=False)
+    return [digest(name, given) for name in destination_names(relay.settings)]
 
 
 def _number(name: str, default: int | None, *, least: int, most: int) -> Any:
