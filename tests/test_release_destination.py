@@ -537,7 +537,7 @@ def test_an_event_whose_answer_was_lost_is_once_in_the_calendar_and_delivered(
     store(turned, Translated("r", (calendar_event(),)))
     sandbox.fail({"drop": "after"}, {"status": 500})
     for _ in range(3):
-        assert isinstance(deliver(turned, destination, quota=QUOTA, rng=Random(0)), Outcome)
+        assert isinstance(deliver(turned, destination, quota=QUOTA, rng=Random(0)), tuple)
         clock.now += 40_000
     assert [(one.method, one.status) for one in sandbox.calls()] == [("POST", None), ("GET", 500), ("GET", 200)]
     assert len(sandbox.calendar()) == 1
@@ -552,7 +552,7 @@ def test_an_event_whose_dispatcher_died_is_once_in_the_calendar_and_delivered(
     store(turned, Translated("r", (calendar_event(),)))
     destination.send(claimed(turned, "killed"), age=stopwatch())
     clock.now += claims.LEASE_MS + 1
-    assert isinstance(deliver(turned, destination, quota=QUOTA, rng=Random(0)), Outcome)
+    assert isinstance(deliver(turned, destination, quota=QUOTA, rng=Random(0)), tuple)
     assert len(sandbox.calendar()) == 1
     assert statuses(turned) == [EventStatus.DELIVERED]
 
@@ -561,9 +561,55 @@ def test_an_event_that_was_not_made_as_it_was_sent_is_delivered_and_its_attempt_
     store(turned, Translated("r", (calendar_event(),)))
     with serving(answering(created(endDate=5))) as server:
         outcome = deliver(turned, release(server.url), quota=QUOTA, rng=Random(0))
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, tuple)
     assert statuses(turned) == [EventStatus.DELIVERED]
     [stored] = views.list_events(turned)
     [attempt] = views.show_event(turned, stored.id).attempts
     assert attempt.error == "NOT_AS_SENT"
     assert attempt.message == f"is there as e1; endDate differs: sent as {END}, shown as 5"
+
+
+def _several(outbox: Outbox, count: int, **odd: Any) -> None:
+    for number in range(count):
+        changes = odd if odd and number == count - 1 else {}
+        store(outbox, Translated("r", (calendar_event(**{"name": f"Freeze {number}", **changes}),)))
+
+
+def _drain(outbox: Outbox, destination: ReleaseDestination, clock: Clock, rounds: int) -> None:
+    for _ in range(rounds):
+        deliver(outbox, destination, quota=QUOTA, rng=Random(0))
+        clock.now += 40_000
+
+
+def test_several_that_wait_go_as_one_array(sandbox: Sandbox, turned: Outbox) -> None:
+    _several(turned, 5)
+    outcomes = deliver(turned, release(sandbox.release_url), quota=QUOTA, rng=Random(0))
+    assert isinstance(outcomes, tuple)
+    assert [outcome.word for outcome in outcomes] == ["delivered"] * 5
+    assert [(one.method, one.status) for one in sandbox.calls()] == [("POST", 201)]
+    assert sorted(entry["name"] for entry in sandbox.calendar()) == [f"Freeze {number}" for number in range(5)]
+    assert set(statuses(turned)) == {EventStatus.DELIVERED}
+
+
+def test_an_array_whose_answer_was_lost_is_in_the_calendar_once(sandbox: Sandbox, turned: Outbox, clock: Clock) -> None:
+    _several(turned, 3)
+    sandbox.fail({"drop": "after"})
+    _drain(turned, release(sandbox.release_url), clock, 6)
+    assert [one.method for one in sandbox.calls()] == ["POST", "GET", "GET", "GET"]
+    assert len(sandbox.calendar()) == 3
+    assert set(statuses(turned)) == {EventStatus.DELIVERED}
+
+
+def test_one_bad_event_of_an_array_harms_no_other(sandbox: Sandbox, turned: Outbox, clock: Clock) -> None:
+    _several(turned, 4, type={"id": "00000000-0000-1100-0000-00000000dead"})
+    _drain(turned, release(sandbox.release_url), clock, 12)
+    assert len(sandbox.calendar()) == 3
+    assert sorted(statuses(turned)) == [EventStatus.DEAD, *[EventStatus.DELIVERED] * 3]
+
+
+def test_a_reply_that_shows_fewer_events_than_were_posted_is_believed_of_none(turned: Outbox) -> None:
+    _several(turned, 2)
+    with serving(answering(http(201, b'[{"id": "e1"}]'))) as server:
+        outcomes = deliver(turned, release(server.url), quota=QUOTA, rng=Random(0))
+    assert isinstance(outcomes, tuple)
+    assert set(statuses(turned)) == {EventStatus.PENDING}

@@ -4,10 +4,10 @@ A destination sends one claimed event and says what came back. It judges nothing
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relay.model import Answer, Claim
 
@@ -30,6 +30,23 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Give the idle connections back."""
+        ...
+
+
+@runtime_checkable
+class TakesSeveral(Destination, Protocol):
+    """A destination that takes several events in one request."""
+
+    @property
+    def most(self) -> int:
+        """How many at once."""
+        ...
+
+    def send_several(self, claims: Sequence[Claim], *, age: Callable[[], float]) -> list[Answer]:
+        """Send these events in one request; an answer for each, in their order. None of them is a repeat.
+
+        The limits of `send` hold for the whole; `age` counts from the first claim.
+        """
         ...
 
 

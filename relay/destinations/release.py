@@ -1,4 +1,4 @@
-"""UrbanCode Release: one calendar event per request to its REST resource `events`.
+"""UrbanCode Release: calendar events to its REST resource `events`, alone or as an array where several wait.
 
 The contract: https://www.ibm.com/docs/en/devops-release/6.1.2?topic=resource-create-event-elements-from-json-input .
 Three things are special about it:
@@ -16,7 +16,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -45,6 +45,7 @@ class ReleaseDestination:
     """A Release server's calendar, as seen by the dispatcher. Safe to be called from several threads."""
 
     name = "release"
+    most = 50
 
     def __init__(
         self, *, url: str, user: str, password: SecretStr, unit: Unit = "ms", limits: Limits | None = None
@@ -75,6 +76,36 @@ class ReleaseDestination:
             answer = self._post(event, age, within=self._limits.total - (time.monotonic() - began))
         return replace(answer, took_ms=round((time.monotonic() - began) * 1000))
 
+    def send_several(self, claims: Sequence[Claim], *, age: Callable[[], float]) -> list[Answer]:
+        """Post several events as one array; each is compared with its place in the reply.
+
+        Whether a server takes an array whole or in part is not documented. So when it refuses one, the first event
+        is posted alone, and the others are left for later, when the calendar is asked for them before a repeat.
+        """
+        began = time.monotonic()
+        posted = [as_posted(claim.body, unit=self._unit) for claim in claims]
+        outcome = self._transport.request(
+            "POST", f"{self._url}?format=list", body=_encoded(posted), age=age, within=self._limits.total, most=MAX_LIST
+        )
+        answers: list[Answer]
+        if isinstance(outcome, Silence):
+            answers = [self._silent(outcome)] * len(claims)
+        elif (shown := _events(outcome)) is not None and len(shown) == len(posted):
+            answers = [
+                self._there(outcome.status, "is there as", event, one) for event, one in zip(posted, shown, strict=True)
+            ]
+        elif outcome.status in range(200, 300) and not is_html(outcome):
+            unread = f"answered {outcome.status}, and does not show the {len(posted)} events"
+            answers = [self._unreadable(unread)] * len(claims)
+        elif is_html(outcome) or outcome.status in _NOT_ABOUT_LOOKING or outcome.status // 100 in {3, 5}:
+            answers = [self._answered(outcome, *_complaint(outcome))] * len(claims)
+        else:
+            left = self._limits.total - (time.monotonic() - began)
+            later = Answer(None, error=NoAnswer.LATE, message="the array was refused; this one goes alone")
+            answers = [self._post(posted[0], age, within=left), *([later] * (len(claims) - 1))]
+        took_ms = round((time.monotonic() - began) * 1000)
+        return [replace(answer, took_ms=took_ms) for answer in answers]
+
     def close(self) -> None:
         """Give the idle connections back."""
         self._transport.close()
@@ -96,7 +127,7 @@ class ReleaseDestination:
         return None
 
     def _post(self, event: Mapping[str, Any], age: Callable[[], float], *, within: float) -> Answer:
-        body = json.dumps(event, separators=(",", ":")).encode()
+        body = _encoded(event)
         # `list` is all of an event, and what the vendor advises for speed.
         url = f"{self._url}?format=list"
         outcome = self._transport.request("POST", url, body=body, age=age, within=within, most=MAX_LIST)
@@ -137,6 +168,10 @@ def as_posted(event: Mapping[str, Any], *, unit: Unit) -> dict[str, Any]:
     """A valid calendar event with its dates in the server's unit."""
     per = 1000 if unit == "s" else 1
     return {name: int(value) // per if name in DATES else value for name, value in event.items()}
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _query(event: Mapping[str, Any]) -> str:

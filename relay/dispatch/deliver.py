@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from relay.destinations import Destination, stopwatch
+from relay.destinations import Destination, TakesSeveral, stopwatch
 from relay.dispatch.health import Again, Outcome
 from relay.dispatch.policy import Verdict, judge
 from relay.dispatch.quota import Quota
@@ -19,6 +19,9 @@ from relay.model import Answer, Claim
 from relay.outbox import Outbox, claims
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+GATHER = 1.0
+"""Seconds that may go into claiming what goes along in one request."""
 
 SETTLE_PAUSE = 0.5
 """Seconds between two tries to write an outcome down."""
@@ -35,27 +38,49 @@ def deliver(
     steady: Steady | None = None,
     turn: AbstractContextManager[object] = _NO_TURN,
     claimed: Callable[[], bool] = lambda: True,
-) -> Outcome | claims.Wait:
-    """Send the event that is next: claim it, send it, judge the answer, settle.
+) -> tuple[Outcome, ...] | claims.Wait:
+    """Send what is next: claim it, send it, judge the answer, settle.
 
-    Answers what became of it, or what there is to wait for. `turn` is held while the outbox is asked; `claimed`
-    is called as soon as there is a claim; when it says no, the claim is given back unsent. Raises
-    StoreUnavailable.
+    One event as a rule; several, where the destination takes them in one request. Answers what became of each, or
+    what there is to wait for. `turn` is held while the outbox is asked; `claimed` is called as soon as there is a
+    claim; when it says no, the claim is given back unsent. Raises StoreUnavailable.
     """
-    with turn:
-        age = stopwatch()
-        claim = claims.claim(outbox, destination.name, quota=quota, token=secrets.token_hex(8), steady=steady)
+
+    def next_claim() -> Claim | claims.Wait:
+        with turn:
+            return claims.claim(outbox, destination.name, quota=quota, token=secrets.token_hex(8), steady=steady)
+
+    def give_back(claim: Claim) -> None:
+        with turn:
+            claims.release(outbox, claim)
+
+    age = stopwatch()
+    claim = next_claim()
     if isinstance(claim, claims.Wait):
         return claim
     if not claimed():
-        with turn:
-            claims.release(outbox, claim)
+        give_back(claim)
         return claims.Wait(until=None, why=claims.Why.PAUSED, now=claim.claimed_at)
-    answer = destination.send(claim, age=age)
-    verdict = judge(answer)
-    outcome = _settle(outbox, claim, answer, verdict, quota=quota, rng=rng, turn=turn, age=age)
-    log.info("attempt", **_line(claim, answer, outcome))
-    return outcome
+    batch = [claim]
+    if isinstance(destination, TakesSeveral) and not claim.repeat:
+        while len(batch) < destination.most and age() < GATHER:
+            further = next_claim()
+            if isinstance(further, claims.Wait):
+                break
+            if further.repeat:  # it may be there already, so it goes alone
+                give_back(further)
+                break
+            batch.append(further)
+    if isinstance(destination, TakesSeveral) and len(batch) > 1:
+        answers = destination.send_several(batch, age=age)
+    else:
+        answers = [destination.send(claim, age=age)]
+    outcomes = []
+    for one, answer in zip(batch, answers, strict=True):
+        outcome = _settle(outbox, one, answer, judge(answer), quota=quota, rng=rng, turn=turn, age=age)
+        log.info("attempt", **_line(one, answer, outcome))
+        outcomes.append(outcome)
+    return tuple(outcomes)
 
 
 def _settle(

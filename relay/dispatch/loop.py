@@ -189,7 +189,7 @@ class _Crew:
     def _work(self) -> None:
         while self._sit():
             began = time.monotonic()
-            result: Outcome | Wait
+            result: tuple[Outcome, ...] | Wait
             try:
                 result = deliver(
                     self._outbox,
@@ -207,8 +207,9 @@ class _Crew:
                 # One delivery's fault must not be the end of all.
                 log.exception("dispatcher.fault", destination=self.name)
                 result = Wait(None, Why.TROUBLE, now=0)
-            if isinstance(result, Outcome):
-                self._tell(result)
+            if not isinstance(result, Wait):
+                for outcome in result:
+                    self._tell(outcome)
                 self._bell.set()
             elif self._looker is threading.current_thread():
                 self._rest(result, began)
