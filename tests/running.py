@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from relay.signature import sign
 
 ROOT = Path(__file__).parents[1]
 SECRET = "a-secret-of-the-tests"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def free_port() -> int:
@@ -74,9 +74,16 @@ class Process:
 @contextmanager
 def process(*arguments: str, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> Iterator[Process]:
     """`relay <arguments>` as a process; killed at the end if it still runs."""
+    with command([sys.executable, "-m", "relay", *arguments], env=env, log=log, cwd=cwd) as started:
+        yield started
+
+
+@contextmanager
+def command(argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None) -> Iterator[Process]:
+    """Any command as a process; killed at the end, with its children, if it still runs."""
     with log.open("ab") as written:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "relay", *arguments],
+            argv,
             env=dict(env),
             stdout=written,
             stderr=written,
