@@ -82,6 +82,8 @@ class ReleaseDestination:
         Whether a server takes an array whole or in part is not documented. So when it refuses one, the first event
         is posted alone, and the others are left for later, when the calendar is asked for them before a repeat.
         """
+        if len(claims) == 1:
+            return [self.send(claims[0], age=age)]
         began = time.monotonic()
         posted = [as_posted(claim.body, unit=self._unit) for claim in claims]
         outcome = self._transport.request(

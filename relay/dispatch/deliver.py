@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Any
@@ -61,19 +61,11 @@ def deliver(
     if not claimed():
         give_back(claim)
         return claims.Wait(until=None, why=claims.Why.PAUSED, now=claim.claimed_at)
-    batch = [claim]
     if isinstance(destination, TakesSeveral) and not claim.repeat:
-        while len(batch) < destination.most and age() < GATHER:
-            further = next_claim()
-            if isinstance(further, claims.Wait):
-                break
-            if further.repeat:  # it may be there already, so it goes alone
-                give_back(further)
-                break
-            batch.append(further)
-    if isinstance(destination, TakesSeveral) and len(batch) > 1:
+        batch = [claim, *_going_along(destination, next_claim, give_back, age)]
         answers = destination.send_several(batch, age=age)
     else:
+        batch = [claim]
         answers = [destination.send(claim, age=age)]
     outcomes = []
     for one, answer in zip(batch, answers, strict=True):
@@ -81,6 +73,23 @@ def deliver(
         log.info("attempt", **_line(one, answer, outcome))
         outcomes.append(outcome)
     return tuple(outcomes)
+
+
+def _going_along(
+    destination: TakesSeveral,
+    next_claim: Callable[[], Claim | claims.Wait],
+    give_back: Callable[[Claim], None],
+    age: Callable[[], float],
+) -> Iterator[Claim]:
+    """What else may go in the same request: all that waits, but nothing that may be there already."""
+    for _ in range(destination.most - 1):
+        further = next_claim() if age() < GATHER else None
+        if not isinstance(further, Claim):
+            return
+        if further.repeat:
+            give_back(further)
+            return
+        yield further
 
 
 def _settle(
