@@ -8,7 +8,7 @@ from relay.cli.mappings import check, send, translate
 from relay.cli.serve import config, demo, migrate_command, sandbox, serve, worker
 from relay.cli.show import events, status, webhooks
 from relay.cli.upkeep import pause, prune_command, replay, resume
-from relay.errors import ConfigError, NotFound, RelayError, StoreUnavailable
+from relay.errors import ConfigError, NotFound, RelayError, RequestError, StoreUnavailable
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 65, 66, 69, 70, 78
 
@@ -56,5 +56,7 @@ def exit_code(error: RelayError) -> int:
             return EX_UNAVAILABLE
         case NotFound():
             return EX_NOINPUT
+        case RequestError():  # the file that was given is no webhook
+            return EX_DATAERR
         case _:
             return EX_SOFTWARE
