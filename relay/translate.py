@@ -15,7 +15,7 @@ from relay.model import Coalesce, Event, Failed, Ignored, Lane, Translated, Tran
 def translate(webhook: Webhook, mapping: Mapping) -> tuple[Translation, str | None]:
     """What becomes of the webhook, and its dedupe key (None where the sender gives none). Never raises."""
     try:
-        reading = mapping.read(webhook.headers, webhook.text)
+        reading = mapping.read(webhook)
     except ValueError as error:  # jq reads what Python's JSON does, short of surprises: say so, keep the webhook
         return Failed("", "", f"jq cannot read the body: {error}"[:300]), None
     return _translation(reading), reading.dedupe

@@ -10,7 +10,8 @@ from typing import Any
 import jq
 
 from relay.contract import DESTINATION
-from relay.model import Coalesce, Lane
+from relay.mapping.native import Native
+from relay.model import Coalesce, Lane, Webhook
 from relay.signature import Scheme
 
 
@@ -127,11 +128,15 @@ class Mapping:
     direct: str | None
     """What of the direct intake it translates as well (`calendar`), if anything."""
     program: Program = field(repr=False, compare=False)
+    native: Native | None = field(repr=False, compare=False)
+    """The same program without jq, for the webhooks that it can read."""
     unsigned: Program | None = field(repr=False, compare=False)
 
-    def read(self, headers: Members[str, str], text: str) -> Reading:
-        """What the rules say of this webhook; `text` is strict JSON."""
-        result = self.program.run(_input(headers, text))
+    def read(self, webhook: Webhook) -> Reading:
+        """What the rules say of this webhook. Raises ValueError when jq cannot read it."""
+        result = None if self.native is None else self.native.run(webhook.headers, webhook.body)
+        if result is None:
+            result = self.program.run(_input(webhook.headers, webhook.text))
         dedupe = _key(result["dedupe"])
         outcome = result["outcome"]
         if (error := outcome.get("error")) is not None:

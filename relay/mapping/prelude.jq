@@ -44,6 +44,9 @@ def epoch_ms:
          end)
   end;
 
+# http_date: a date as in HTTP's headers, "Tue, 03 Mar 2026 09:15:00 GMT", in milliseconds; null for anything else.
+def http_date: try (strptime("%a, %d %b %Y %H:%M:%S GMT") | mktime * 1000) catch null;
+
 # newest(a, b, ...): the latest of several dates, in milliseconds; nulls are passed over; null when all are.
 def newest(dates): [dates | epoch_ms | values] | max;
 
