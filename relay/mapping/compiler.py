@@ -27,6 +27,7 @@ from relay.mapping.expressions import (
     headers_read,
     stand_ins,
 )
+from relay.mapping.native import compile_native
 from relay.mapping.template import Expression, TemplateError, parse_expression, parse_template
 from relay.model import Coalesce, Lane
 from relay.signature import Scheme
@@ -107,6 +108,7 @@ class _Compiler:
             headers=frozenset(self.headers),
             direct=data.get("direct"),
             program=self._program((), text, arguments),
+            native=None if self.faults else compile_native(f"{self.define}{text}", arguments),
             unsigned=self._program(("verify", "unsigned_when"), unsigned, arguments) if unsigned else None,
         )
 
