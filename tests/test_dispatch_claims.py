@@ -299,6 +299,13 @@ def test_pause_holds_a_destination_and_resume_lets_go(world: World):
     claimed(world)
 
 
+def test_letting_go_by_hand_does_not_cut_the_pause_that_a_429_asked_for(world: World):
+    world.arrive(event("a"), event("b"))
+    world.settle(claimed(world), Answer(429, retry_after=7.0))
+    claims.resume(world.outbox, DESTINATION)
+    assert waits(world).until == BEGIN + 7000
+
+
 def test_a_missing_event_source_costs_one_request(world: World):
     world.arrive(*(event(f"e{n}", event_source="gone") for n in range(5)), event("other", event_source="there"))
     world.settle(claimed(world), Answer(404, message="event source is not found"))

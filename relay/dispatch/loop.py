@@ -200,6 +200,8 @@ class _Crew:
                     turn=self._turn,
                     claimed=self._found,
                 )
+                if not isinstance(result, Wait):
+                    self._tell(result)
             except StoreUnavailable as error:
                 log.warning("dispatcher.store_unavailable", destination=self.name, reason=str(error))
                 result = Wait(None, Why.TROUBLE, now=0)
@@ -207,11 +209,10 @@ class _Crew:
                 # One delivery's fault must not be the end of all.
                 log.exception("dispatcher.fault", destination=self.name)
                 result = Wait(None, Why.TROUBLE, now=0)
-            if not isinstance(result, Wait):
-                for outcome in result:
-                    self._tell(outcome)
+            if self._looker is not threading.current_thread():
+                # Something was settled: the next event of its entity may go, or anything at all.
                 self._bell.set()
-            elif self._looker is threading.current_thread():
+            elif isinstance(result, Wait):
                 self._rest(result, began)
 
     def _sit(self) -> bool:
@@ -251,9 +252,10 @@ class _Crew:
         calm = min(began + CALM, ends) if wait.why is Why.PACE else began + BREATH
         self._stopping.wait(calm - time.monotonic())
 
-    def _tell(self, outcome: Outcome) -> None:
-        self._observe(self.name, outcome)
-        if outcome.health.state is not self._state:
-            self._state = outcome.health.state
-            tell = log.info if self._state is State.OPEN else log.warning
-            tell("destination", destination=self.name, state=self._state.value, reason=outcome.health.reason)
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._observe(self.name, outcome)
+            if outcome.health.state is not self._state:
+                self._state = outcome.health.state
+                tell = log.info if self._state is State.OPEN else log.warning
+                tell("destination", destination=self.name, state=self._state.value, reason=outcome.health.reason)

@@ -19,7 +19,7 @@ from relay.dispatch.quota import Quota
 from relay.dispatch.steady import Reading, Steady
 from relay.model import Answer, Claim, EventStatus, Lane
 from relay.outbox import Outbox, standing
-from relay.outbox.entities import arrange, move_on, take_number
+from relay.outbox.entities import arrange, look_ahead, move_on, take_number
 from relay.outbox.standing import Frozen, Standing
 
 LEASE_MS = 30_000
@@ -180,13 +180,13 @@ def forecast(outbox: Outbox, destination: str, *, quota: Quota) -> Forecast:
     with outbox.read() as connection:
         now = outbox.now(connection)
         here = standing.look(connection, destination)
-        row = connection.execute(_FORECAST, {"destination": destination, "now": now}).one()
+        ahead = look_ahead(connection, destination, now)
         held = _held(connection, destination, now)
     drained_at: int | None = None
     if not (here.paused or here.health.probing):
         begin = max(now, here.health.wait_until, here.frozen_until)
-        drained_at = quota.drained_at(row.requests - row.later, [at for at in held if at > begin], begin)
-    return Forecast(row.waiting, row.requests, row.later, drained_at)
+        drained_at = quota.drained_at(ahead.requests - ahead.later, [at for at in held if at > begin], begin)
+    return Forecast(ahead.waiting, ahead.requests, ahead.later, drained_at)
 
 
 def _read_clock(connection: sa.Connection, outbox: Outbox, steady: Steady | None) -> Reading:
@@ -388,28 +388,3 @@ WHERE status = 'sending' AND lease_until <= :now AND destination = :destination
 """)
 
 _LOST_ATTEMPT = sa.text("UPDATE attempts SET outcome = 'lost' WHERE event_id = :event AND outcome IS NULL")
-
-# The same decisions as `relay.dispatch.plan`, for all entities at once.
-_FORECAST = sa.text("""
-WITH fresh AS (
-    SELECT e.entity, e.source_order, e.terminal, e.id, e.state, e.coalesce AS mode, e.failures, e.due_at,
-           lead(e.id) OVER (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id) AS next_id
-    FROM events e
-    LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
-    WHERE e.destination = :destination AND e.status = 'pending'
-      AND (n.event_id IS NULL OR (e.source_order, e.terminal, e.id) >= (n.source_order, n.terminal, n.event_id))
-), kept AS (
-    SELECT due_at, state, mode,
-           lead(id) OVER line AS next_id,
-           lead(state) OVER line AS next_state
-    FROM fresh
-    WHERE next_id IS NULL OR (failures < 2 AND mode <> 'latest')
-    WINDOW line AS (PARTITION BY entity ORDER BY source_order, terminal, id)
-)
-SELECT (SELECT count(*) FROM events WHERE destination = :destination AND status = 'pending') AS waiting,
-       count(*) AS requests,
-       coalesce(sum(CASE WHEN due_at > :now THEN 1 ELSE 0 END), 0) AS later
-FROM kept
-WHERE next_id IS NULL OR mode = 'off'
-   OR state <> next_state OR (state IS NULL) <> (next_state IS NULL)
-""")

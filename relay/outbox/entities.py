@@ -4,6 +4,8 @@ The event that is to be sent next is `ready`; those behind it are not, so that a
 them. New events come in ready, and the first claim that meets one puts its entity in order.
 """
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from relay.dispatch.plan import Newest, Place, Plan, Waiting, number_for, plan
@@ -11,6 +13,18 @@ from relay.model import Coalesce, Lane
 
 BATCH = 500
 """How many of an entity's waiting events are looked at together."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """How much waits for a destination."""
+
+    waiting: int
+    """Events."""
+    requests: int
+    """Requests that they come to, after superseding."""
+    later: int
+    """Of these, how many are not due yet."""
 
 
 def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int) -> Plan:
@@ -57,6 +71,12 @@ def take_number(connection: sa.Connection, destination: str, entity: bytes, even
 def move_on(connection: sa.Connection, event: int, now: int) -> None:
     """The event was delivered, or perhaps was: nothing older of its entity is sent from now on."""
     connection.execute(_MOVE_ON, {"event": event, "now": now})
+
+
+def look_ahead(connection: sa.Connection, destination: str, now: int) -> Ahead:
+    """What waits for a destination, and what it comes to. Its cost grows with what waits: some 10 µs for each."""
+    row = connection.execute(_LOOK_AHEAD, {"destination": destination, "now": now}).one()
+    return Ahead(row.waiting, row.requests, row.later)
 
 
 def _place(row: sa.Row[tuple[object, ...]]) -> Place:
@@ -126,4 +146,29 @@ SET source_order = excluded.source_order, terminal = excluded.terminal, event_id
 WHERE entities.event_id IS NULL
    OR (excluded.source_order, excluded.terminal, excluded.event_id)
     > (entities.source_order, entities.terminal, entities.event_id)
+""")
+
+# The same decisions as `relay.dispatch.plan`, for all entities at once.
+_LOOK_AHEAD = sa.text("""
+WITH fresh AS (
+    SELECT e.entity, e.source_order, e.terminal, e.id, e.state, e.coalesce AS mode, e.failures, e.due_at,
+           lead(e.id) OVER (PARTITION BY e.entity ORDER BY e.source_order, e.terminal, e.id) AS next_id
+    FROM events e
+    LEFT JOIN entities n ON n.destination = e.destination AND n.entity = e.entity
+    WHERE e.destination = :destination AND e.status = 'pending'
+      AND (n.event_id IS NULL OR (e.source_order, e.terminal, e.id) >= (n.source_order, n.terminal, n.event_id))
+), kept AS (
+    SELECT due_at, state, mode,
+           lead(id) OVER line AS next_id,
+           lead(state) OVER line AS next_state
+    FROM fresh
+    WHERE next_id IS NULL OR (failures < 2 AND mode <> 'latest')
+    WINDOW line AS (PARTITION BY entity ORDER BY source_order, terminal, id)
+)
+SELECT (SELECT count(*) FROM events WHERE destination = :destination AND status = 'pending') AS waiting,
+       count(*) AS requests,
+       coalesce(sum(CASE WHEN due_at > :now THEN 1 ELSE 0 END), 0) AS later
+FROM kept
+WHERE next_id IS NULL OR mode = 'off'
+   OR state <> next_state OR (state IS NULL) <> (next_state IS NULL)
 """)

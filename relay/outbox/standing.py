@@ -141,7 +141,11 @@ UPDATE destinations SET claims = claims + 1, paced_at = :paced_at WHERE name = :
 
 _PAUSE = sa.text("UPDATE destinations SET paused = 1 WHERE name = :name")
 
-_RESUME = sa.text("UPDATE destinations SET paused = 0, wait_until = 0 WHERE name = :name")
+_RESUME = sa.text("""
+UPDATE destinations
+SET paused = 0, wait_until = CASE WHEN state IN ('blocked', 'down') THEN 0 ELSE wait_until END
+WHERE name = :name
+""")
 
 _FREEZE = sa.text("""
 UPDATE destinations
