@@ -69,7 +69,7 @@ class Settings(BaseModel):
     admin_token: SecretStr | None = Field(
         None,
         alias="RELAY_ADMIN_TOKEN",
-        description="Opens what is for the operator only: `/events/` and the console; unset: closed.",
+        description="Opens `/events/`; unset: closed.",
     )
     dispatcher: Literal["on", "off"] = Field(
         "on", alias="RELAY_DISPATCHER", description="`off`: this web process only takes in; `relay worker` delivers."
