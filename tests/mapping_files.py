@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping as Members
+from dataclasses import replace
 from textwrap import dedent, indent
 from typing import Any
 
@@ -65,10 +66,13 @@ def good(
 
 
 def translated(mapping: Mapping, body: Any, headers: Members[str, str] | None = None) -> tuple[Translation, str | None]:
-    """What becomes of a body, and its dedupe key."""
+    """What becomes of a body, and its dedupe key: with jq and without, which must be the same."""
     raw = json.dumps(body).encode()
     text, parsed = read_json(raw)
-    return translate(Webhook(mapping.source, mapping.kept(headers or {}), raw, text, parsed), mapping)
+    webhook = Webhook(mapping.source, mapping.kept(headers or {}), raw, text, parsed)
+    with_jq = translate(webhook, replace(mapping, native=None))
+    assert translate(webhook, mapping) == with_jq
+    return with_jq
 
 
 def shown(mapping: Mapping, body: Any, headers: Members[str, str] | None = None) -> dict[str, Any]:

@@ -9,11 +9,9 @@ from hypothesis import given as always
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from relay.intake import read_json
 from relay.mapping import load_mappings
 from relay.mapping.examples import describe
-from relay.model import Coalesce, Failed, Ignored, Lane, Translated, Unmatched, Webhook
-from relay.translate import translate
+from relay.model import Coalesce, Failed, Ignored, Lane, Translated, Unmatched
 from tests.mapping_files import FIELDS, FLAG, acme, flag, good, shown, translated
 
 ROOT = Path(__file__).parents[1]
@@ -576,11 +574,7 @@ def test_a_bundled_mapping_copes_with_real_bodies_gone_wrong(bundled, data):
             part[key] = data.draw(bodies)
             break
         part = part[key]
-    mapping = bundled[example["source"]]
-    raw = json.dumps(body).encode()
-    text, parsed = read_json(raw)
-    webhook = Webhook(mapping.source, mapping.kept(example["headers"]), raw, text, parsed)
-    translation, _ = translate(webhook, mapping)
+    translation, _ = translated(bundled[example["source"]], body, example["headers"])
     json.dumps(describe(translation), allow_nan=False).encode()
 
 
