@@ -5,7 +5,7 @@ The outbox, the plan, the quota and the policy are the real ones; only time is t
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from relay.dispatch.quota import Quota
-from relay.model import Answer, Claim, Coalesce, Event, Lane
+from relay.model import Answer, Claim, Coalesce, Event, EventStatus, Lane
 from relay.outbox import claims
+from relay.outbox.replay import Retranslation, StoredWebhook, replay_events
 from tests.simulation import DESTINATION, World, by_entity, event, place
 
 QUOTA = Quota(limit=4, window_ms=6_000)
@@ -65,6 +66,7 @@ class Deliveries(RuleBasedStateMachine):
         self.newest: dict[bytes, dict[str, Any]] = {}
         """Of each entity the newest event that was delivered, or sent and never answered."""
         self.died: set[int] = set()
+        """Events that were dead or held back for a while."""
         self._everybody_looks()
 
     # What happens
@@ -135,6 +137,13 @@ class Deliveries(RuleBasedStateMachine):
         claims.release(self.world.outbox, one.claim)
         self.requests.remove(one)
         self._compare(returned=one.claim)
+
+    @rule(which=st.sampled_from([EventStatus.DEAD, EventStatus.UNROUTED]))
+    def replay(self, which: Literal[EventStatus.DEAD, EventStatus.UNROUTED]) -> None:
+        """Somebody sends again what was refused or had no event source."""
+        for one in replay_events(self.world.outbox, which, translate=_never):
+            self.died.add(one.id)
+        self._compare()
 
     @rule(ms=st.sampled_from([1, 200, 600, 1500, 3000, 6000, 12_000, 31_000, 70_000, 700_000]))
     def time_goes_by(self, ms: int) -> None:
@@ -285,6 +294,10 @@ class Deliveries(RuleBasedStateMachine):
             waiting = [row for row in rows if row["status"] == "pending"]
             if waiting and not any(row["status"] == "sending" for row in rows):
                 assert any(row["due_at"] > self.world.now for row in waiting), "could have been sent"
+
+
+def _never(_webhook: StoredWebhook) -> Retranslation:
+    raise AssertionError("no event in here lacks a component")
 
 
 def _run(url: str, *, examples: int, steps: int) -> None:
