@@ -164,7 +164,7 @@ def process(
     """A process with its own process group; what it prints goes to `log` in the folder. Ended at the end."""
     with (folder / "log").open("ab") as written:
         popen = subprocess.Popen(
-            command, cwd=cwd, env=dict(env), stdout=written, stderr=written, start_new_session=True
+            command, cwd=cwd, env=dict(env), stdout=written, stderr=written, process_group=0
         )
     try:
         yield popen

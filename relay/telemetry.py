@@ -57,7 +57,7 @@ def configure_logging(
     writer = structlog.WriteLogger(output)
     finish: list[Processor] = [structlog.processors.format_exc_info, _Redactor(secrets)]
     if json:
-        finish.append(structlog.processors.JSONRenderer())
+        finish.append(_as_json)
     else:
         finish.append(
             structlog.dev.ConsoleRenderer(
@@ -134,6 +134,11 @@ def _library_line(_logger: WrappedLogger, _method: str, line: EventDict) -> Even
     return line
 
 
+def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
+    # structlog's own renderer makes an encoder for every line, for values that the _Redactor has not left any of.
+    return json.dumps(line)
+
+
 class _Redactor:
     """Masks secrets, by key and by value, refuses bodies, and leaves only what JSON can say."""
 
@@ -144,7 +149,10 @@ class _Redactor:
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
         first = {key: line[key] for key in ("timestamp", "level", "event") if key in line}
-        return {key: self._field(key, value, 0) for key, value in {**first, **line}.items()}
+        return {
+            key: self._value(value, 0) if _fate(key) == "shown" else self._field(key, value, 0)
+            for key, value in {**first, **line}.items()
+        }
 
     def _field(self, key: str, value: Any, depth: int) -> Any:
         if depth > _DEEPEST or (fate := _fate(key)) == "refused":

@@ -11,7 +11,7 @@ from relay.errors import NotFound, RequestError, SecretMissing, StoreUnavailable
 from relay.runtime import Relay
 from relay.web import events, health, webhooks
 from relay.web.admin import CHALLENGE
-from relay.web.request_ids import name_requests
+from relay.web.request_ids import NamedRequests
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -29,7 +29,6 @@ def create_app(relay: Relay) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body + 1
     app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    name_requests(app)
     app.register_blueprint(webhooks.blueprint(relay))
     app.register_blueprint(events.blueprint(relay))
     app.register_blueprint(health.blueprint(relay))
@@ -38,6 +37,7 @@ def create_app(relay: Relay) -> Flask:
     app.register_error_handler(NotFound, _not_found)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _fault)
+    app.wsgi_app = NamedRequests(app.wsgi_app)  # type: ignore[method-assign]
     hops = relay.settings.hops
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_port=hops)  # type: ignore[method-assign]

@@ -1,9 +1,11 @@
 """`POST /webhooks/<source>`: where PagerDuty, LaunchDarkly, Bitbucket and others deliver."""
 
+import json
 import time
+from typing import Any
 
 import structlog
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from relay.errors import BodyTooLarge, RelayError, RequestError, SignatureError, StoreUnavailable, UnknownSource
@@ -19,15 +21,17 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def blueprint(relay: Relay) -> Blueprint:
     """The endpoint, for this relay."""
     webhooks = Blueprint("webhooks", __name__)
+    # Bound once: the module's own is made anew for every line.
+    tell = log.bind()
 
     @webhooks.post("/webhooks/<source>")
-    def take(source: str) -> tuple[Response, int]:
+    def take(source: str) -> Response:
         began = time.perf_counter()
         status = "internal"
         try:
             taken = _take(relay, source)
             status = "duplicate" if isinstance(taken, Receipt) and taken.duplicate else _word(taken)
-            _log(source, taken, status, began)
+            _log(tell, source, taken, status, began)
         except RelayError as error:
             status = error.code if isinstance(error, RequestError) else "store_unavailable"
             _log_refusal(source, error, status)
@@ -36,9 +40,9 @@ def blueprint(relay: Relay) -> Blueprint:
             known = source if source in relay.mappings else None
             count_webhook(source=known, status=status, seconds=time.perf_counter() - began)
         if isinstance(taken, TestPing):
-            return jsonify(webhook=None, status=status, rule=None, events=[]), 200
+            return _answer(200, {"webhook": None, "status": status, "rule": None, "events": []})
         events = [{"id": event.id, "type": event.type} for event in taken.events]
-        return jsonify(webhook=taken.webhook, status=status, rule=taken.rule, events=events), 202
+        return _answer(202, {"webhook": taken.webhook, "status": status, "rule": taken.rule, "events": events})
 
     return webhooks
 
@@ -53,23 +57,27 @@ def _take(relay: Relay, source: str) -> Receipt | TestPing:
 
 def _body(limit: int) -> bytes:
     """The raw body. Raises BodyTooLarge, mostly before a byte of it is read."""
-    too_large = BodyTooLarge(f"the body is larger than {limit} bytes")
     try:
         raw = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise too_large from None
-    if len(raw) > limit:
-        raise too_large
+        raw = None
+    if raw is None or len(raw) > limit:
+        raise BodyTooLarge(f"the body is larger than {limit} bytes")
     return raw
+
+
+def _answer(status: int, body: dict[str, Any]) -> Response:
+    # As `jsonify`, which makes a JSON encoder for every answer.
+    return Response(json.dumps(body), status, content_type="application/json")
 
 
 def _word(taken: Receipt | TestPing) -> str:
     return "test" if isinstance(taken, TestPing) else taken.status.value
 
 
-def _log(source: str, taken: Receipt | TestPing, status: str, began: float) -> None:
+def _log(tell: structlog.stdlib.BoundLogger, source: str, taken: Receipt | TestPing, status: str, began: float) -> None:
     receipt = taken if isinstance(taken, Receipt) else None
-    log.info(
+    tell.info(
         "webhook.received",
         source=source,
         status=status,
