@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from relay.mapping import load_mappings
 from relay.model import Arrival, Event, EventStatus, Translated
 from relay.outbox import Outbox, direct, views
 from relay.outbox.direct import Answered, Element, Key
+from relay.outbox.replay import Outcome, replay_events
 from relay.outbox.tables import digest, events, submissions
 from relay.outbox.upkeep import prune
+from relay.runtime import retranslate
 from tests.compass_events import least, whole
 from tests.mapping_files import FLAG, acme, compile_text, good, shown
 from tests.outboxes import send
@@ -373,8 +376,11 @@ def test_what_is_answered_is_what_is_stored_in_the_order_in_which_it_was_given(o
     assert ids == sorted(ids)
     assert [element.event.type for element in told] == ["custom", "calendar", "custom"]
     assert told[1].others == (ids[1] + 1,)
-    assert direct.with_ids(outbox, ids) == told
-    assert direct.with_ids(outbox, ids[::-1]) == told[::-1]
+    assert direct.with_ids(outbox, ids, calendars="release") == told
+    assert direct.with_ids(outbox, ids[::-1], calendars="release") == told[::-1]
+    assert [one.posted for one in told] == [None, FREEZE, None]
+    (other,) = direct.with_ids(outbox, told[1].others, calendars="release")
+    assert (other.event.type, other.others, other.posted) == ("custom", (ids[1],), None)
     assert woken == [1]
 
 
@@ -385,6 +391,20 @@ def test_a_calendar_event_is_kept_as_a_webhook_with_all_that_it_became(outbox: O
     assert (webhook.webhook.source, webhook.webhook.rule) == ("release", "calendar event")
     assert [event.destination for event in webhook.events] == ["release", "compass"]
     assert json.loads(views.webhook_body(outbox, element.event.webhook)) == FREEZE
+
+
+def test_a_calendar_event_without_a_component_is_released_once_one_is_listed(outbox: Outbox) -> None:
+    calendars = Calendars(server=True, mapping=good(RELEASE, components={}))
+    (element,) = stored(outbox, *read(FREEZE, calendars=calendars, now=NOW))
+    (waiting,) = element.others
+    assert views.show_event(outbox, waiting).event.status is EventStatus.UNROUTED
+    listed = {"release": good(RELEASE, components={"blackout": "ari:1"})}
+    (replayed,) = replay_events(outbox, EventStatus.UNROUTED, translate=partial(retranslate, listed))
+    assert replayed.outcome is Outcome.ROUTED
+    (routed,) = replayed.events
+    event = views.show_event(outbox, routed).event
+    assert (event.status, event.component, event.source_order) == (EventStatus.PENDING, "ari:1", NOW)
+    assert views.show_event(outbox, element.event.id).event.status is EventStatus.PENDING
 
 
 def test_thousands_are_stored_in_order(outbox: Outbox) -> None:

@@ -5,7 +5,7 @@ a commit with anybody. What is posted again under one key is answered with the s
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class Element:
     body: Mapping[str, Any]
     others: tuple[int, ...] = ()
     """The ids of the events that the same webhook, or the same calendar event, became as well."""
+    posted: Any = None
+    """The calendar event that was posted, where this is the first of the events that it became."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,13 @@ def append(
             connection.execute(_KEEP_ANSWER, {"key": key.name, "events": answer})
     outbox.on_commit()
     return tuple(
-        Element(_view(several[0], own[0]), several_made[0].body, tuple(own[1:]))
-        for own, several, several_made in zip(ids, rows, made, strict=True)
+        Element(
+            event=_view(several[0], own[0]),
+            body=its_events[0].body,
+            others=tuple(own[1:]),
+            posted=json.loads(one.raw) if isinstance(one, Arrival) else None,
+        )
+        for one, own, several, its_events in zip(elements, ids, rows, made, strict=True)
     )
 
 
@@ -89,18 +96,34 @@ def recall(outbox: Outbox, key: Key) -> Answered | None:
         return _answered(connection, key)
 
 
-def with_ids(outbox: Outbox, ids: Sequence[int]) -> tuple[Element, ...]:
-    """The events of these ids, in this order, but for those that are not there. Raises StoreUnavailable."""
+def with_ids(outbox: Outbox, ids: Sequence[int], *, calendars: str | None = None) -> tuple[Element, ...]:
+    """The events of these ids, in this order, but for those that are not there.
+
+    `calendars` is the source whose webhooks are calendar events. Raises StoreUnavailable.
+    """
     found: dict[int, Element] = {}
     with outbox.read() as connection:
         for start in range(0, len(ids), AT_ONCE):
-            question = sa.select(*EVENT, events.c.body).where(events.c.id.in_(ids[start : start + AT_ONCE]))
-            rows = connection.execute(question).mappings().all()
-            siblings = _siblings(connection, {row["webhook"] for row in rows if row["webhook"] is not None})
-            for row in rows:
-                others = tuple(one for one in siblings.get(row["webhook"], ()) if one != row["id"])
-                found[row["id"]] = Element(as_view(row), json.loads(row["body"]), others)
+            found |= _elements(connection, ids[start : start + AT_ONCE], calendars)
     return tuple(found[one] for one in ids if one in found)
+
+
+def _elements(connection: sa.Connection, ids: Sequence[int], calendars: str | None) -> dict[int, Element]:
+    question = sa.select(*EVENT, events.c.body).where(events.c.id.in_(ids))
+    rows = connection.execute(question).mappings().all()
+    parents = [row["webhook"] for row in rows if row["webhook"] is not None]
+    siblings = _siblings(connection, parents)
+    bodies = _bodies(connection, parents, calendars)
+    found = {}
+    for row in rows:
+        line = siblings.get(row["webhook"], [row["id"]])
+        found[row["id"]] = Element(
+            event=as_view(row),
+            body=json.loads(row["body"]),
+            others=tuple(one for one in line if one != row["id"]),
+            posted=bodies.get(row["webhook"]) if row["id"] == line[0] else None,
+        )
+    return found
 
 
 def _events(one: Event | Arrival) -> tuple[Event, ...]:
@@ -161,12 +184,22 @@ def _answered(connection: sa.Connection, key: Key) -> Answered | None:
     return None if row is None else Answered(tuple(json.loads(row.events)), same=bytes(row.body) == key.body)
 
 
-def _siblings(connection: sa.Connection, parents: Collection[int]) -> dict[int, list[int]]:
-    """The events of each of these webhooks."""
+def _siblings(connection: sa.Connection, parents: Sequence[int]) -> dict[int, list[int]]:
+    """The events of each of these webhooks, in their order."""
     found: dict[int, list[int]] = {}
-    for row in connection.execute(_CHILDREN, {"webhooks": list(parents)}) if parents else ():
+    for row in connection.execute(_CHILDREN, {"webhooks": parents}) if parents else ():
         found.setdefault(row.webhook_id, []).append(row.id)
     return found
+
+
+def _bodies(connection: sa.Connection, parents: Sequence[int], source: str | None) -> dict[int, Any]:
+    """The JSON of those of these webhooks that came from the source."""
+    if not parents or source is None:
+        return {}
+    return {
+        row.id: json.loads(bytes(row.body))
+        for row in connection.execute(_BODIES, {"webhooks": parents, "source": source})
+    }
 
 
 _KEEP_KEY = sa.text("""
@@ -177,6 +210,10 @@ ON CONFLICT (key) DO NOTHING
 _KEEP_ANSWER = sa.text("UPDATE submissions SET events = :events WHERE key = :key")
 
 _ANSWER = sa.text("SELECT body, events FROM submissions WHERE key = :key")
+
+_BODIES = sa.text("SELECT id, body FROM webhooks WHERE id IN :webhooks AND source = :source").bindparams(
+    sa.bindparam("webhooks", expanding=True)
+)
 
 _CHILDREN = sa.text("SELECT id, webhook_id FROM events WHERE webhook_id IN :webhooks ORDER BY id").bindparams(
     sa.bindparam("webhooks", expanding=True)

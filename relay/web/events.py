@@ -88,7 +88,7 @@ def blueprint(relay: Relay) -> Blueprint:
             limit=limit,
             before=_number("before", None, least=1, most=2**63 - 1),
         )
-        answer = _told(direct.with_ids(relay.outbox, [view.id for view in found]), several=True)
+        answer = _told(_with_ids(relay, [view.id for view in found]), several=True)
         if len(found) == limit:
             following = urlencode({**request.args.to_dict(), "before": found[-1].id})
             answer.headers["Link"] = f'</events/?{following}>; rel="next"'
@@ -96,7 +96,7 @@ def blueprint(relay: Relay) -> Blueprint:
 
     @events.get("/events/<int:event>")
     def shown(event: int) -> Response:
-        found = direct.with_ids(relay.outbox, [event]) if event < 2**63 else ()
+        found = _with_ids(relay, [event]) if event < 2**63 else ()
         if not found:
             raise NotFound(f"there is no event {event}; perhaps it was pruned")
         return _told(found, several=False, attempts=views.show_event(relay.outbox, event).attempts)
@@ -132,7 +132,12 @@ def _stored(relay: Relay, body: Any) -> tuple[tuple[Element, ...], bool]:
         answered = stored
     if not answered.same:
         raise KeyReused("this Idempotency-Key came with another body before; choose a new one for each request")
-    return direct.with_ids(relay.outbox, answered.events), True
+    return _with_ids(relay, answered.events), True
+
+
+def _with_ids(relay: Relay, ids: Sequence[int]) -> tuple[Element, ...]:
+    mapping = relay.calendars.mapping
+    return direct.with_ids(relay.outbox, ids, calendars=None if mapping is None else mapping.source)
 
 
 def _key(body: Any) -> Key | None:
@@ -157,13 +162,15 @@ def _told(
 
 
 def _as_name(element: Element) -> dict[str, Any]:
-    return {"id": element.event.id, "name": name_of(element.event.type, element.body)}
+    posted = _calendar_event(element)
+    name = name_of(element.event.type, element.body) if posted is None else posted["name"]
+    return {"id": element.event.id, "name": name}
 
 
 def _as_detail(element: Element) -> dict[str, Any]:
     """An event with its delivery. A calendar event has its own members beside, as Release shows them."""
-    event, body = element.event, element.body
-    own = {"description": "", **body} if event.type == calendar.KIND else {}
+    event, body, posted = element.event, element.body, _calendar_event(element)
+    own = {} if posted is None else {"description": "", **posted}
     return {
         **_as_name(element),
         **own,
@@ -185,6 +192,14 @@ def _as_detail(element: Element) -> dict[str, Any]:
         },
         "others": list(element.others),
     }
+
+
+def _calendar_event(element: Element) -> Mapping[str, Any] | None:
+    """The calendar event that this is, or that became this."""
+    if element.event.type == calendar.KIND:
+        return element.body
+    # A webhook of the same source, as it was signed and sent, may be anything.
+    return None if element.posted is None or calendar.check(element.posted) else dict(element.posted)
 
 
 def _forecast(relay: Relay, elements: Iterable[Element]) -> Mapping[str, str]:
