@@ -53,9 +53,7 @@ def test_alembic_sees_no_difference_between_the_migrations_and_the_tables(fresh:
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_database_sees_no_difference_either(
-    fresh: Outbox, another_database_url: Callable[[], str]
-) -> None:
+def test_the_database_sees_no_difference_either(fresh: Outbox, another_database_url: Callable[[], str]) -> None:
     """Alembic does not compare the conditions of partial indexes; the database's own words do."""
     migrate(fresh)
     created = Outbox(another_database_url())
@@ -67,9 +65,7 @@ def test_the_database_sees_no_difference_either(
 
 def test_processes_that_start_at_once_migrate_once(fresh: Outbox, empty_database_url: str) -> None:
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MIGRATE, empty_database_url], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", MIGRATE, empty_database_url], stderr=subprocess.PIPE, text=True)
         for _ in range(5)
     ]
     faults = [process.communicate(timeout=60)[1] for process in processes]
@@ -110,6 +106,4 @@ def _described(outbox: Outbox) -> Any:
     )
     with outbox.read() as connection:
         rows = connection.execute(sa.text(question)).all()
-    return [
-        tuple(" ".join(str(part).split()) for part in row) for row in rows if "alembic_version" not in row[0]
-    ]
+    return [tuple(" ".join(str(part).split()) for part in row) for row in rows if "alembic_version" not in row[0]]
