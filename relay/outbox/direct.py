@@ -61,32 +61,31 @@ def append(
     An Event is stored alone; an Arrival, whose translation has events, is kept as a webhook with them, and the first
     of them stands for it. A key that is known already stores nothing. Raises StoreUnavailable.
     """
-    # All that takes time comes before the transaction, for which other writers have to wait.
+    # All that takes time comes before the transaction, for which other writers have to wait, or after it.
     kept = [webhook_row(one) for one in elements if isinstance(one, Arrival)]
     made = [_events(one) for one in elements]
     rows = [[_row(event, now) for event in several] for several in made]
     with outbox.write() as connection:
         if key is not None and (before := _keep_key(connection, key, now)) is not None:
             return before
-        parents = iter(_insert(connection, webhooks, kept))
+        parents = iter(_insert(outbox, connection, webhooks, kept))
         for one, several in zip(elements, rows, strict=True):
             parent = next(parents) if isinstance(one, Arrival) else None
             for row in several:
                 row["webhook_id"] = parent
-        fresh = iter(_insert(connection, events, [row for several in rows for row in several]))
-        ids = [[next(fresh) for _ in several] for several in rows]
+        _insert(outbox, connection, events, [row for several in rows for row in several])
         if key is not None:
-            answer = json.dumps([own[0] for own in ids])
+            answer = json.dumps([several[0]["id"] for several in rows])
             connection.execute(_KEEP_ANSWER, {"key": key.name, "events": answer})
     outbox.on_commit()
     return tuple(
         Element(
-            event=_view(several[0], own[0]),
+            event=_view(several[0]),
             body=its_events[0].body,
-            others=tuple(own[1:]),
+            others=tuple(row["id"] for row in several[1:]),
             posted=json.loads(one.raw) if isinstance(one, Arrival) else None,
         )
-        for one, own, several, its_events in zip(elements, ids, rows, made, strict=True)
+        for one, several, its_events in zip(elements, rows, made, strict=True)
     )
 
 
@@ -140,10 +139,10 @@ def _row(event: Event, now: int) -> dict[str, Any]:
     return {**columns, "rank": columns["lane"], "created_at": now, "due_at": now}
 
 
-def _view(row: Mapping[str, Any], event: int) -> EventView:
+def _view(row: Mapping[str, Any]) -> EventView:
     """The event as it stands right after it was stored."""
     return EventView(
-        id=event,
+        id=row["id"],
         webhook=row["webhook_id"],
         created_at=row["created_at"],
         destination=row["destination"],
@@ -165,12 +164,28 @@ def _view(row: Mapping[str, Any], event: int) -> EventView:
     )
 
 
-def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
-    """Insert the rows in their order; their ids, which grow in that order."""
+def _insert(
+    outbox: Outbox, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]
+) -> Sequence[int]:
+    """Insert the rows in their order; gives them ids, which grow in that order, and returns these.
+
+    Other writers wait meanwhile, so the ids are taken beforehand and the rows go to the driver as they are: to have
+    each row return its own, through SQLAlchemy, takes several times as long.
+    """
     if not rows:
         return ()
-    statement = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
-    return connection.scalars(statement, rows).all()
+    if outbox.sqlite:  # nobody else can insert meanwhile
+        last = connection.scalar(_LAST_ID, {"table": table.name}) or 0
+        ids: Sequence[int] = range(last + 1, last + 1 + len(rows))
+    else:
+        ids = sorted(connection.scalars(_NEXT_IDS, {"table": table.name, "count": len(rows)}))
+    for row, number in zip(rows, ids, strict=True):
+        row["id"] = number
+    names = rows[0].keys()
+    values = ", ".join(f":{name}" if outbox.sqlite else f"%({name})s" for name in names)
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values})"  # noqa: S608 - names of ours
+    connection.exec_driver_sql(statement, rows)
+    return ids
 
 
 def _keep_key(connection: sa.Connection, key: Key, now: int) -> Answered | None:
@@ -201,6 +216,10 @@ def _bodies(connection: sa.Connection, parents: Sequence[int], source: str | Non
         for row in connection.execute(_BODIES, {"webhooks": parents, "source": source})
     }
 
+
+_LAST_ID = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+
+_NEXT_IDS = sa.text("SELECT nextval(pg_get_serial_sequence(:table, 'id')) FROM generate_series(1, :count)")
 
 _KEEP_KEY = sa.text("""
 INSERT INTO submissions (key, body, created_at, events) VALUES (:key, :body, :now, '[]')
