@@ -39,6 +39,14 @@ def machine_clock() -> int:
 class Cursor(Protocol):
     """What the cursors of sqlite3 and psycopg have in common."""
 
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The id that the last insertion made; SQLite only."""
+
     def execute(self, sql: str, values: Mapping[str, Any] = ..., /) -> Any:
         """Run one statement."""
 

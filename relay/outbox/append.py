@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from relay.errors import StoreUnavailable
@@ -41,7 +42,7 @@ class Appender:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._sql = _Sql(named=outbox.sqlite)
+        self._sql = _Sql(sqlite=outbox.sqlite)
         self._mutex = threading.Lock()
         # The leader is its first; whoever is taken into a batch leaves it.
         self._waiting: deque[_Ticket] = deque()
@@ -56,7 +57,7 @@ class Appender:
         Raises StoreUnavailable when that takes longer than STORE_TIMEOUT or the database refuses. The arrival
         may be stored all the same then: the sender tries again, and dedupe recognises it.
         """
-        ticket = _Ticket(arrival)
+        ticket = _Ticket(_Rows.of(arrival))
         with self._mutex:
             self._waiting.append(ticket)
             ticket.leads, self._led = not self._led, True
@@ -85,7 +86,7 @@ class Appender:
         try:
             with self._outbox.write_plainly(timeout=own.left()) as cursor:
                 batch = self._take()
-                outcomes = self._sql.store(cursor, [one.arrival for one in batch])
+                outcomes = self._sql.store(cursor, [one.rows for one in batch])
         except StoreUnavailable as refusal:
             if not batch:
                 own.outcome = refusal
@@ -104,7 +105,7 @@ class Appender:
         for ticket in batch:
             try:
                 with self._outbox.write_plainly(timeout=ticket.left()) as cursor:
-                    stored = self._sql.store(cursor, [ticket.arrival])
+                    stored = self._sql.store(cursor, [ticket.rows])
             except StoreUnavailable as refusal:
                 outcomes.append(refusal)
             except Exception as error:  # noqa: BLE001 - a value that the driver cannot pass on, say
@@ -133,10 +134,10 @@ class Appender:
 class _Ticket:
     """One request's place in the queue."""
 
-    __slots__ = ("arrival", "deadline", "leads", "outcome", "woken")
+    __slots__ = ("deadline", "leads", "outcome", "rows", "woken")
 
-    def __init__(self, arrival: Arrival) -> None:
-        self.arrival = arrival
+    def __init__(self, rows: "_Rows") -> None:
+        self.rows = rows
         self.deadline = time.monotonic() + STORE_TIMEOUT
         self.leads = False
         self.outcome: Receipt | StoreUnavailable | None = None
@@ -157,11 +158,25 @@ class _Ticket:
             self.woken.release()
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """An arrival as the tables have it. Made by its own thread: while one writes, everybody else waits."""
+
+    webhook: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...]
+    """But for the id of their webhook, which is not known yet."""
+
+    @classmethod
+    def of(cls, arrival: Arrival) -> "_Rows":
+        translation, now = arrival.translation, {"now": arrival.received_at}
+        events = translation.events if isinstance(translation, Translated) else ()
+        return cls(webhook_row(arrival), tuple(now | event_row(event) for event in events))
+
+
 _INSERT_WEBHOOK = """
 INSERT INTO webhooks (source, received_at, dedupe, status, rule, reason, field, mapping, headers, body)
 VALUES (:source, :received_at, :dedupe, :status, :rule, :reason, :field, :mapping, :headers, :body)
 ON CONFLICT (source, dedupe) DO NOTHING
-RETURNING id
 """
 
 _TRANSLATE_AGAIN = """
@@ -183,52 +198,58 @@ INSERT INTO events (
     :webhook, :now, :now, :destination, :type, :component, :unrouted, :body, :entity, :state, :source_order,
     :terminal, :event_source, :lane, :lane, :coalesce, :status
 )
-RETURNING id
 """
 
 
 class _Sql:
     """The hot path's statements, in the words of one driver: plain, because they are then prepared once."""
 
-    def __init__(self, *, named: bool) -> None:
+    def __init__(self, *, sqlite: bool) -> None:
         def spelled(sql: str) -> str:
-            return sql if named else re.sub(r":(\w+)", r"%(\1)s", sql)
+            return sql if sqlite else re.sub(r":(\w+)", r"%(\1)s", sql)
 
-        self._insert_webhook = spelled(_INSERT_WEBHOOK)
+        # SQLite's driver knows the new id by itself, at half the cost of asking for it.
+        self._returning = not sqlite
+        returning = "RETURNING id" if self._returning else ""
+        self._insert_webhook = spelled(_INSERT_WEBHOOK + returning)
+        self._insert_event = spelled(INSERT_EVENT + returning)
         self._translate_again = spelled(_TRANSLATE_AGAIN)
         self._first = spelled(_FIRST)
         self._its_events = spelled(_ITS_EVENTS)
-        self._insert_event = spelled(INSERT_EVENT)
 
-    def store(self, cursor: Cursor, arrivals: Sequence[Arrival]) -> list[Receipt | StoreUnavailable]:
+    def store(self, cursor: Cursor, batch: Sequence[_Rows]) -> list[Receipt | StoreUnavailable]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""
         # In one order for everybody: two processes with the same duplicates never wait for each other.
-        order = sorted(range(len(arrivals)), key=lambda at: (arrivals[at].source, arrivals[at].dedupe or b""))
-        receipts = {at: self._store(cursor, arrivals[at]) for at in order}
-        return [receipts[at] for at in range(len(arrivals))]
-
-    def _store(self, cursor: Cursor, arrival: Arrival) -> Receipt:
-        row = webhook_row(arrival)
-        cursor.execute(self._insert_webhook, row)
-        stored = cursor.fetchone()
-        if stored is None:
-            cursor.execute(self._translate_again, row)
-            stored = cursor.fetchone()
-        if stored is None:
-            return self._receipt_again(cursor, row)
-        translation = arrival.translation
-        events = translation.events if isinstance(translation, Translated) else ()
-        webhook, now = stored[0], arrival.received_at
-        return Receipt(
-            webhook=webhook,
-            status=translation.status,
-            rule=row["rule"],
-            events=tuple(self._store_event(cursor, webhook, event, now) for event in events),
+        order = sorted(
+            range(len(batch)), key=lambda at: (batch[at].webhook["source"], batch[at].webhook["dedupe"] or b"")
         )
+        receipts = {at: self._store(cursor, batch[at]) for at in order}
+        return [receipts[at] for at in range(len(batch))]
 
-    def _store_event(self, cursor: Cursor, webhook: int, event: Event, now: int) -> StoredEvent:
-        cursor.execute(self._insert_event, {"webhook": webhook, "now": now, **event_row(event)})
-        return StoredEvent(cursor.fetchone()[0], event.type)
+    def _store(self, cursor: Cursor, rows: _Rows) -> Receipt:
+        row = rows.webhook
+        webhook = self._insert(cursor, self._insert_webhook, row)
+        if webhook is None:
+            cursor.execute(self._translate_again, row)
+            again = cursor.fetchone()
+            if again is None:
+                return self._receipt_again(cursor, row)
+            webhook = again[0]
+        events = tuple(self._store_event(cursor, webhook, event) for event in rows.events)
+        return Receipt(webhook, WebhookStatus(row["status"]), row["rule"], events)
+
+    def _store_event(self, cursor: Cursor, webhook: int, row: Mapping[str, Any]) -> StoredEvent:
+        event = self._insert(cursor, self._insert_event, {"webhook": webhook, **row})
+        assert event is not None  # noqa: S101 - only a webhook can be there already
+        return StoredEvent(event, row["type"])
+
+    def _insert(self, cursor: Cursor, sql: str, row: Mapping[str, Any]) -> int | None:
+        """The new row's id; None when it is there already."""
+        cursor.execute(sql, row)
+        if self._returning:
+            returned = cursor.fetchone()
+            return None if returned is None else int(returned[0])
+        return cursor.lastrowid if cursor.rowcount else None
 
     def _receipt_again(self, cursor: Cursor, row: Mapping[str, Any]) -> Receipt:
         cursor.execute(self._first, row)

@@ -300,7 +300,7 @@ SET status = 'pending', ready = 1, rank = lane, due_at = :now, trigger = 'replay
 WHERE id = :event
 """)
 
-_INSERT_EVENT = sa.text(INSERT_EVENT)
+_INSERT_EVENT = sa.text(f"{INSERT_EVENT} RETURNING id")
 
 _TAKE_PLACE = sa.text("""
 UPDATE events SET status = 'superseded', successor_id = :successor, settled_at = :now WHERE id = :event
