@@ -87,8 +87,8 @@ def test_every_metric_is_documented():
 def test_every_log_word_is_documented():
     words = set()
     for path in Path(ROOT / "relay").rglob("*.py"):
-        words |= set(re.findall(r'log\.(?:info|warning|error|exception)\(\s*"([a-z_.]+)"', path.read_text()))
-        words |= set(re.findall(r'level\("([a-z_.]+)"', path.read_text()))
+        text = path.read_text(encoding="utf-8")
+        words |= set(re.findall(r'\b(?:log|tell|level)(?:\.(?:info|warning|error|exception))?\(\s*"([a-z_.]+)"', text))
     assert {"attempt", "webhook.received"} <= words
     for word in words:
         assert f"`{word}`" in OPERATIONS, word
