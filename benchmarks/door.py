@@ -112,10 +112,11 @@ def measure(name: str, server: Server, folder: Path, posts: Path, *, given: argp
     return run
 
 
-def wrk(url: str, posts: Path, *, seconds: int, connections: int, skip: int) -> dict[str, int]:
-    """Post for some seconds; what `post.lua` says of it."""
+def wrk(url: str, posts: Path, *, seconds: int, connections: int, skip: int, fresh: bool = False) -> dict[str, int]:
+    """Post for some seconds; what `post.lua` says of it. A webhook is never posted twice, unless `fresh`."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(HERE / "post.lua")]
     command += [f"{url}/webhooks/{webhooks.SOURCE}", "--", str(posts), str(skip), webhooks.SCHEME.header]
+    command += ["fresh"] if fresh else []
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     found: dict[str, int] = json.loads(done.stderr.strip().splitlines()[-1])
     return found

@@ -1,11 +1,14 @@
--- wrk posts the webhooks of a file, each once: one line each, "signature<TAB>body".
---   wrk ... -s post.lua URL -- FILE SKIP HEADER
+-- wrk posts the webhooks of a file: one line each, "signature<TAB>body".
+--   wrk ... -s post.lua URL -- FILE SKIP HEADER [fresh]
+-- With `fresh` each request has a delivery's id of its own, so that a webhook may be posted again and again.
 -- Ends with one line of JSON on standard error; times in microseconds.
 
-local prepared, at = {}, 0
+local prepared, at, posted, fresh = {}, 0, 0, nil
+local run = os.time()
 
 function init(args)
   local skip, header = tonumber(args[2]), args[3]
+  fresh = args[4] == "fresh"
   local number = 0
   for line in io.lines(args[1]) do
     number = number + 1
@@ -18,8 +21,10 @@ function init(args)
 end
 
 function request()
-  at = at % #prepared + 1  -- from the start again when the file is used up: `posted` tells
-  return prepared[at]
+  at = at % #prepared + 1
+  if not fresh then return prepared[at] end
+  posted = posted + 1
+  return (prepared[at]:gsub("\r\n", "\r\nX-Webhook-Id: " .. run .. "-" .. posted .. "\r\n", 1))
 end
 
 function done(summary, latency, _)

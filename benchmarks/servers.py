@@ -101,8 +101,8 @@ def node_red(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def relay(folder: Path, database_url: str, **more: str) -> Iterator[tuple[str, int]]:
-    """A `relay serve` that answers: its URL and its process id."""
+def relay(folder: Path, database_url: str, *, page: str = "readyz", **more: str) -> Iterator[tuple[str, int]]:
+    """A `relay serve` whose page answers 200: its URL and its process id."""
     port = free_port()
     env = {
         **_environ(),
@@ -115,7 +115,7 @@ def relay(folder: Path, database_url: str, **more: str) -> Iterator[tuple[str, i
     }
     with process([sys.executable, "-m", "relay", "serve"], folder=folder, cwd=folder, env=env) as popen:
         url = f"http://127.0.0.1:{port}"
-        wait(f"{url}/readyz", popen, folder)
+        wait(f"{url}/{page}", popen, folder)
         yield url, popen.pid
 
 
@@ -163,9 +163,7 @@ def process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process with its own process group; what it prints goes to `log` in the folder. Ended at the end."""
     with (folder / "log").open("ab") as written:
-        popen = subprocess.Popen(
-            command, cwd=cwd, env=dict(env), stdout=written, stderr=written, process_group=0
-        )
+        popen = subprocess.Popen(command, cwd=cwd, env=dict(env), stdout=written, stderr=written, process_group=0)
     try:
         yield popen
     finally:
