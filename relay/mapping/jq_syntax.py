@@ -16,12 +16,12 @@ class Unsupported(Exception):  # noqa: N818 - an outcome, not a fault: jq reads 
 
 @dataclass(frozen=True)
 class Identity:
-    """`.`"""
+    """`.` itself."""
 
 
 @dataclass(frozen=True)
 class Literal:
-    """A text, an integer, or an empty list or object. (`null`, `true` and `false` are calls in jq.)"""
+    """A text, an integer, or an empty list or object; `null`, `true` and `false` are calls in jq."""
 
     value: Any
 
@@ -67,7 +67,7 @@ class Each:
 
 @dataclass(frozen=True)
 class Try:
-    """`(body)?` and `try body catch handler`. (Without brackets, the `?` of `.a?` and `$x?` is left out here.)"""
+    """`(body)?` and `try body catch handler`. Behind anything but brackets and `[]`, a `?` is left out of the tree."""
 
     body: "Node"
     handler: "Node | None" = None
@@ -124,12 +124,10 @@ class Bind:
 
 @dataclass(frozen=True)
 class Define:
-    """`def name(parameters): body; rest`."""
+    """`def name(parameter; …): body; …` and what they are for."""
 
-    name: str
-    parameters: tuple[str, ...]
-    """As written: those with a `$` are values, the others filters."""
-    body: "Node"
+    definitions: tuple[tuple[str, tuple[str, ...], "Node"], ...]
+    """Name, parameters and body; a parameter with a `$` is a value, the others are filters."""
     rest: "Node"
 
 
@@ -151,8 +149,8 @@ def parse_jq(text: str) -> Node:
     """The tree of a program that jq has compiled. Raises Unsupported."""
     parser = _Parser(text)
     node = parser.pipe()
-    if parser.token:
-        raise Unsupported(parser.token)
+    if parser.word:
+        raise Unsupported(parser.word)
     return node
 
 
@@ -164,7 +162,7 @@ _POWERS = {
 _KEYWORDS = frozenset(
     "def if then elif else end as and or reduce foreach try catch label import include __loc__".split()  # noqa: SIM905
 )
-# A comment with a backslash at its end goes on in the next line, by rules that have changed: no token fits there.
+# A comment with a backslash at its end goes on in the next line, by rules that have changed: no word fits there.
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n\r\\]*(?=\n|\Z))*")
 _TOKEN = re.compile(
     r'\d+(?![\w.])|\$?[A-Za-z_]\w*|\.[A-Za-z_]\w*|\?//|//|[!=<>]=|\.\.|[+\-*%/|]=|["\[\](){}|,;:.?<>=+\-*/%]', re.ASCII
@@ -173,38 +171,41 @@ _STRETCH = re.compile(r'(?:[^"\\]|\\u[0-9A-Fa-f]{4}|\\["\\/bfnrt])+')
 
 
 class _Parser:
-    """Recursive descent; `token` is the one that comes next, empty at the end."""
+    """Recursive descent; `word` is the token that comes next, empty at the end."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._end = 0
-        self.token = ""
+        self.word = ""
         self._advance()
 
     def pipe(self) -> Node:
-        if self._skip("def"):
-            return self._define()
+        definitions = []
+        while self._skip("def"):
+            definitions.append(self._definition())
+        if definitions:
+            return Define(tuple(definitions), self.pipe())
         left = self._binary(_POWERS[","])
         return Pipe(left, self.pipe()) if self._skip("|") else left
 
-    def _define(self) -> Node:
+    def _definition(self) -> tuple[str, tuple[str, ...], Node]:
         name = self._name()
         parameters = []
         if self._skip("("):
             while True:
-                parameters.append(self._name(variable=self.token.startswith("$")))
+                parameters.append(self._name(variable=self.word.startswith("$")))
                 if not self._skip(";"):
                     break
             self._expect(")")
         self._expect(":")
         body = self.pipe()
         self._expect(";")
-        return Define(name, tuple(parameters), body, self.pipe())
+        return name, tuple(parameters), body
 
     def _binary(self, least: int) -> Node:
         """An expression whose operators bind at least as tightly as this."""
         left = self._term()
-        while (power := _POWERS.get(self.token, 0)) >= least:
+        while (power := _POWERS.get(self.word, 0)) >= least:
             operator = self._advance()
             left = Binary(operator, left, self._binary(power if operator == "//" else power + 1))
         return left
@@ -220,22 +221,22 @@ class _Parser:
             return Bind(node, name[1:], self.pipe())
         return node
 
-    def _primary(self) -> Node:  # noqa: PLR0911 - one return for each kind of term
-        token = self.token
-        if token == '"':
+    def _primary(self) -> Node:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of term
+        word = self.word
+        if word == '"':
             return self._string()
         self._advance()
-        if token.isdecimal():
-            return Literal(int(token))
-        if token == "-" and self.token.isdecimal():
+        if word.isdecimal():
+            return Literal(int(word))
+        if word == "-" and self.word.isdecimal():
             return Literal(-int(self._advance()))
-        if token[:1] == "$":
-            return Variable(token[1:])
-        if len(token) > 1 and token[0] == ".":
-            return Index(Identity(), Literal(token[1:]))
-        match token:
+        if word[:1] == "$":
+            return Variable(word[1:])
+        if len(word) > 1 and word[0] == ".":
+            return Index(Identity(), Literal(word[1:]))
+        match word:
             case ".":
-                return Index(Identity(), self._string()) if self.token == '"' else Identity()
+                return Index(Identity(), self._string()) if self.word == '"' else Identity()
             case "(":
                 body = self._closed(self.pipe(), ")")
                 return Try(body) if self._skip("?") else body
@@ -245,32 +246,32 @@ class _Parser:
                 return Literal({}) if self._skip("}") else self._object()
             case "if":
                 return self._if()
-        if not token.isidentifier() or token in _KEYWORDS:
-            raise Unsupported(token)
+        if not word.isidentifier() or word in _KEYWORDS:
+            raise Unsupported(word)
         arguments = []
         if self._skip("("):
             arguments.append(self.pipe())
             while self._skip(";"):
                 arguments.append(self.pipe())
             self._expect(")")
-        return Call(token, tuple(arguments))
+        return Call(word, tuple(arguments))
 
     def _postfix(self, node: Node) -> Node:
         while True:
-            token = self.token
+            word = self.word
             if self._skip("?"):
                 node = Each(node.target, optional=True) if isinstance(node, Each) else node
             elif self._skip("["):
                 node = self._bracket(node)
-            elif token == ".":
+            elif word == ".":
                 self._advance()
-                if self.token == '"':
+                if self.word == '"':
                     node = Index(node, self._string())
-                elif self.token != "[":
-                    raise Unsupported(self.token)
-            elif token[:1] == "." and token != "..":
+                elif self.word != "[":
+                    raise Unsupported(self.word)
+            elif word[:1] == "." and word != "..":
                 self._advance()
-                node = Index(node, Literal(token[1:]))
+                node = Index(node, Literal(word[1:]))
             else:
                 return node
 
@@ -307,12 +308,12 @@ class _Parser:
         key: Node
         if self._skip("("):
             key = self._closed(self.pipe(), ")")
-        elif self.token == '"':
+        elif self.word == '"':
             key = self._string()
         else:
             name = self._advance()
             key = Literal(name.removeprefix("$"))
-            if self.token in {",", "}"}:  # {name} and {$name}
+            if self.word in {",", "}"}:  # {name} and {$name}
                 return key, Variable(name[1:]) if name[0] == "$" else Index(Identity(), key)
             if not name.isidentifier():
                 raise Unsupported(name)
@@ -323,7 +324,7 @@ class _Parser:
         return key, value
 
     def _string(self) -> Node:
-        r"""A text, with what stands in its `\( )`; the token is the `"` that begins it."""
+        r"""A text, with what stands in its `\( )`; the word is the `"` that begins it."""
         parts: list[str | Node] = []
         while True:
             if found := _STRETCH.match(self._text, self._end):
@@ -336,8 +337,8 @@ class _Parser:
                 self._end += 2
                 self._advance()
                 parts.append(self.pipe())
-                if self.token != ")":
-                    raise Unsupported(self.token)
+                if self.word != ")":
+                    raise Unsupported(self.word)
             elif self._text.startswith('"', self._end):
                 self._end += 1
                 self._advance()
@@ -355,28 +356,28 @@ class _Parser:
     # -- tokens ----------------------------------------------------------------------------------
 
     def _advance(self) -> str:
-        """Go on to the next token; gives the one before."""
-        before = self.token
+        """Go on to the next word; gives the one before."""
+        before = self.word
         start = _SPACE.match(self._text, self._end).end()  # type: ignore[union-attr]  # it matches nothing as well
         found = _TOKEN.match(self._text, start)
         if found is None and start < len(self._text):
             raise Unsupported(self._text[start : start + 10])
-        self.token = "" if found is None else found[0]
-        self._end = start + len(self.token)
+        self.word = "" if found is None else found[0]
+        self._end = start + len(self.word)
         return before
 
-    def _skip(self, token: str) -> bool:
-        if self.token != token:
+    def _skip(self, word: str) -> bool:
+        if self.word != word:
             return False
         self._advance()
         return True
 
-    def _expect(self, token: str) -> None:
-        if not self._skip(token):
-            raise Unsupported(self.token)
+    def _expect(self, word: str) -> None:
+        if not self._skip(word):
+            raise Unsupported(self.word)
 
-    def _closed(self, node: Node, token: str) -> Node:
-        self._expect(token)
+    def _closed(self, node: Node, word: str) -> Node:
+        self._expect(word)
         return node
 
     def _name(self, *, variable: bool = False) -> str:

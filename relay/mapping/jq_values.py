@@ -25,10 +25,7 @@ _SPACE = (
 )
 """What jq trims; Python would take more."""
 
-_TYPES = {
-    str: "string", dict: "object", list: "array", int: "number", float: "number", bool: "boolean",
-    type(None): "null",
-}  # fmt: skip
+_NAMES = {str: "string", dict: "object", list: "array", int: "number", float: "number", bool: "boolean"}
 _ISO_DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d)(?::?(\d\d))?)?)?", re.ASCII
 )
@@ -38,9 +35,7 @@ _HTTP_DATE = re.compile(
     re.ASCII,
 )
 _PLAIN_PATTERN = re.compile(r"\^?(?:[A-Za-z0-9 ]|\\b|\\s\*|\([A-Za-z0-9 ]+\)\??)+")
-_MONTHS = {
-    name: number for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), start=1)
-}  # fmt: skip
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 # -- what the language itself does -----------------------------------------------------------------
@@ -141,8 +136,14 @@ def remainder(one: Any, other: Any) -> Any:
     return one % other
 
 
+def object_of(*halves: Any) -> dict[str, Any]:
+    """`{(name): value}`: all the names, then all the values."""
+    names, values = halves[: len(halves) // 2], halves[len(halves) // 2 :]
+    return dict(zip(map(_text, names), values, strict=True))
+
+
 def text_of(value: Any) -> str:
-    r"""`tostring`, and `\( )` in a text. (jq writes a zero with its sign.)"""
+    r"""`tostring`, and `\( )` in a text. A zero is in doubt: jq keeps its sign."""
     if type(value) is str:
         return value
     if value is None:
@@ -195,7 +196,7 @@ def _length(value: Any) -> int:
 def _split(value: Any, separator: Any) -> list[str]:
     if not _text(separator):
         raise GiveUp
-    return _text(value).split(separator) if value else []
+    return _text(value).split(separator) if value != "" else []
 
 
 def _join(value: Any, separator: Any) -> str:
@@ -294,7 +295,7 @@ def _http_date(value: Any) -> int | None:
     if found is None:
         raise GiveUp
     day, month, year, hour, minute, second = found.groups()
-    return _milliseconds(year, _MONTHS[month], day, hour, minute, second)
+    return _milliseconds(year, _MONTHS.index(month) // 3 + 1, day, hour, minute, second)
 
 
 def _milliseconds(year: str, month: int, day: str, hour: str, minute: str, second: str) -> int:
@@ -366,7 +367,7 @@ VALUE_FUNCTIONS: Members[tuple[str, int], Callable[..., Any]] = {
     ("tostring", 0): text_of,
     ("trim", 0): lambda value: _text(value).strip(_SPACE),
     ("true", 0): lambda _: True,
-    ("type", 0): lambda value: _TYPES[type(value)],
+    ("type", 0): lambda value: _NAMES.get(type(value), "null"),
     ("unique", 0): _unique,
     ("_ids", 0): _ids,
     ("_key", 0): _key,

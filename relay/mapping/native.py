@@ -2,19 +2,40 @@
 
 One run of jq costs hundreds of microseconds, a good part of it to parse the body a second time; most mappings only
 follow paths, compare, look up and put texts together. So the program that jq compiled is read here once more
-(`jq_syntax`), and each of its expressions becomes a closure over jq's functions on Python values (`jq_values`).
+(`jq_syntax`), and its expressions become closures (`jq_closures`) over jq's functions on Python values (`jq_values`).
 
 The one property to hold: whenever this gives a result, jq gives the same. It never has to reproduce an error:
 whatever is unknown when it is compiled, and whatever is unusual about a webhook, gives up, and jq decides.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Members
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from relay.mapping.jq_closures import (
+    ASK_JQ,
+    INPUT,
+    NOTHING,
+    Code,
+    alternative,
+    apply,
+    bind,
+    both,
+    choice,
+    constant,
+    follow,
+    follow_or,
+    gather,
+    only,
+    pipe,
+    remember,
+    slot,
+    spread,
+    streamed,
+)
 from relay.mapping.jq_syntax import (
     Array,
     Binary,
@@ -45,6 +66,7 @@ from relay.mapping.jq_values import (
     each,
     member,
     newest,
+    object_of,
     part,
     settled,
     text_of,
@@ -52,18 +74,14 @@ from relay.mapping.jq_values import (
     words,
 )
 
-_Frame = list[Any]
-"""The variables of one run. No definition can call itself, so each binding has a place of its own."""
-_Run = Callable[[Any, _Frame], Any]
-_Streamed = Callable[[Any, _Frame], list[Any]]
-
 
 @dataclass(frozen=True)
 class Native:
-    """A program that reads webhooks without jq, as far as it can; free of locks."""
+    """A program that reads webhooks without jq, as far as it can; any number of threads may run it at once."""
 
-    code: "_Code"
+    code: Code
     size: int
+    """How many variables it has."""
 
     def run(self, headers: Members[str, str], body: Any) -> Any:
         """The object that jq would give, sharing parts with `body`; None where jq has to be asked."""
@@ -80,28 +98,13 @@ def compile_native(program: str, arguments: Members[str, Any]) -> Native | None:
 
     Its input is the body; it may use `$headers` and `arguments`, plain data by name.
     """
-    slots = itertools.count(1)
-    constants = {name: _constant(_plain(value)) for name, value in arguments.items()}
-    scope = _Scope({"headers": _slot(0), **constants}, {}, slots)
+    places = itertools.count(1)
+    variables = {name: constant(_plain(value)) for name, value in arguments.items()}
     try:
-        code = _single(_code(parse_jq(program), scope))
+        code = only(_code(parse_jq(program), _Scope({**variables, "headers": slot(0)}, {}, places)))
     except (Unsupported, RecursionError):
         return None
-    return Native(code, next(slots) - 1)
-
-
-# -- what expressions become -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Code:
-    """A compiled expression."""
-
-    run: _Run
-    """Of the input and the frame: the one value or, unless `single`, the list of all values."""
-    single: bool = True
-    value: tuple[Any] | None = None
-    """The value in it, where it is known already."""
+    return Native(code, next(places) - 1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class _Definition:
     parameters: tuple[str, ...]
     body: Node
     scope: "_Scope"
-    compiled: list[_Code] = field(default_factory=list)
+    once: bool = False
+    """Whether it is called only once, so that there is nothing to remember."""
+    compiled: list[Code] = field(default_factory=list)
     """At most one: without parameters it is the same code for every call."""
 
 
@@ -119,116 +124,82 @@ class _Definition:
 class _Scope:
     """What the names mean at some place of the program."""
 
-    variables: Members[str, _Code]
+    variables: Members[str, Code]
     functions: Members[tuple[str, int], _Definition | None]
     """By name and number of arguments; None inside of the function itself."""
-    slots: "itertools.count[int]"
+    places: "itertools.count[int]"
+    """Of the variables in the frame."""
 
-    def with_variable(self, name: str, code: _Code) -> "_Scope":
+    def with_variable(self, name: str, code: Code) -> "_Scope":
         return replace(self, variables={**self.variables, name: code})
 
-    def with_function(self, name: str, arguments: int, definition: _Definition | None) -> "_Scope":
+    def with_function(self, name: str, definition: _Definition | None, *, arguments: int = 0) -> "_Scope":
         return replace(self, functions={**self.functions, (name, arguments): definition})
 
 
-def _code(node: Node, scope: _Scope) -> _Code:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of node
+def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of node
     """The closure for this part of the program. Raises Unsupported."""
     match node:
         case Identity():
-            return _INPUT
+            return INPUT
         case Literal(value):
-            return _constant(value)
+            return constant(value)
         case Text(parts):
-            return _apply(
-                lambda *texts: "".join(map(text_of, texts)),
-                *(_constant(text) if isinstance(text, str) else _code(text, scope) for text in parts),
-            )
+            texts = (constant(text) if isinstance(text, str) else _code(text, scope) for text in parts)
+            return apply(lambda *values: "".join(map(text_of, values)), *texts)
         case Variable(name):
             if name not in scope.variables:
                 raise Unsupported(name)
             return scope.variables[name]
-        case Index(target, Literal(str())):
-            return _path(node, scope)
+        case Index(_, Literal(str())):
+            return follow(*_steps(node, scope))
         case Index(target, key):
-            return _apply(member, _code(target, scope), _code(key, scope))
+            return apply(member, _code(target, scope), _code(key, scope))
         case Slice(target, start, stop):
-            bounds = (_constant(None) if bound is None else _code(bound, scope) for bound in (start, stop))
-            return _apply(part, _code(target, scope), *bounds)
+            bounds = (constant(None) if bound is None else _code(bound, scope) for bound in (start, stop))
+            return apply(part, _code(target, scope), *bounds)
         case Each(target, optional):
-            return _spread(partial(each, optional=optional), _code(target, scope))
-        case Try(Each(target)):
-            return _spread(partial(each, optional=True), _code(target, scope))
-        case Try(Index(_, Literal(str())) as path, handler):
-            return _tried(path, handler, scope)
+            return spread(partial(each, optional=optional), _code(target, scope))
+        case Try(Each(target), None):
+            return spread(partial(each, optional=True), _code(target, scope))
+        case Try(Index(_, Literal(str())) as path, None | Call("null", ()) as handler):
+            names, begin = _steps(path, scope)
+            return follow_or(names, begin, null=handler is not None) if begin.single else follow(names, begin)
         case Try(body):  # nothing else is caught here
             return _code(body, scope)
         case Pipe(Array(body), tail) if tail == _ONE:
-            return _single(_code(body, scope))
+            return only(_code(body, scope))
         case Pipe(left, right):
-            return _pipe(_code(left, scope), _code(right, scope))
+            return pipe(_code(left, scope), _code(right, scope))
         case Binary(operator, left, right):
-            if found := _membership(node):
-                variable, texts = found
-                return _apply(lambda value: type(value) is str and value in texts, _code(variable, scope))
             return _binary(operator, left, right, scope)
         case If(condition, then, otherwise):
-            return _if(condition, then, otherwise, scope)
+            test = _code(condition, scope)
+            if test.value is not None:
+                return _branch(then if truthy(test.value[0]) else otherwise, scope)
+            return choice(test, _branch(then, scope), _branch(otherwise, scope))
         case Array(body):
-            code = _code(body, scope)
-            return _apply(lambda value: [value], code) if code.single else _Code(code.run)
+            return gather(list, _code(body, scope))
         case Object(members):
-            names, values = zip(*[(_code(name, scope), _code(value, scope)) for name, value in members], strict=True)
-            if not all(isinstance(name, Literal) for name, _ in members):
-                return _apply(_object, *names, *values)
-            texts = [name.value[0] for name in names]
-            return _apply(lambda *values: dict(zip(texts, values, strict=True)), *values)
+            return _object(members, scope)
         case Bind(source, name, body):
-            return _bind(_code(source, scope), name, body, scope)
-        case Define(name, parameters, body, rest):
-            key = name, len(parameters)
-            definition = _Definition(parameters, body, scope.with_function(*key, None))
-            return _code(rest, scope.with_function(*key, definition))
+            found = _code(source, scope)
+            if found.value is not None:
+                return _code(body, scope.with_variable(name, found))
+            place = next(scope.places)
+            return bind(found, place, _code(body, scope.with_variable(name, slot(place))))
+        case Define(definitions, rest):
+            for name, parameters, body in definitions:
+                inside = scope.with_function(name, None, arguments=len(parameters))
+                once = name.startswith("_")  # the compiler's own
+                definition = _Definition(parameters, body, inside, once=once)
+                scope = scope.with_function(name, definition, arguments=len(parameters))
+            return _code(rest, scope)
         case Call(name, arguments):
             return _call(name, arguments, scope)
 
 
-def _path(node: Node, scope: _Scope) -> _Code:
-    """`.a.b.c`, in one closure."""
-    names, start = _steps(node, scope)
-
-    def follow(value: Any, _frame: _Frame | None = None) -> Any:
-        for name in names:
-            if type(value) is dict:
-                value = value.get(name)
-            elif value is not None:
-                raise GiveUp
-            else:
-                break
-        return value
-
-    return _Code(follow) if start is _INPUT else _apply(follow, start)
-
-
-def _tried(path: Index, handler: Node | None, scope: _Scope) -> _Code:
-    """`(.a.b.c)?` and `try .a.b.c catch null`."""
-    names, start = _steps(path, scope)
-    begin, caught = start.run, handler is not None
-    if not start.single or (caught and handler != Call("null", ())):
-        return _code(path, scope)
-
-    def follow(value: Any, frame: _Frame) -> Any:
-        value = begin(value, frame)
-        for name in names:
-            if type(value) is dict:
-                value = value.get(name)
-            elif value is not None:  # what jq refuses to index
-                return None if caught else []
-        return value if caught else [value]
-
-    return _Code(follow, single=caught)
-
-
-def _steps(node: Node, scope: _Scope) -> tuple[list[str], _Code]:
+def _steps(node: Node, scope: _Scope) -> tuple[list[str], Code]:
     """The names on a path, and where it starts."""
     names: list[str] = []
     while isinstance(node, Index) and isinstance(node.key, Literal) and isinstance(node.key.value, str):
@@ -237,34 +208,42 @@ def _steps(node: Node, scope: _Scope) -> tuple[list[str], _Code]:
     return names, _code(node, scope)
 
 
-def _pipe(left: _Code, right: _Code) -> _Code:
-    first, second = left.run, right.run
-    if left.single:
-        return _Code(lambda value, frame: second(first(value, frame), frame), right.single, right.value)
-    if right.single:
-        return _Code(lambda value, frame: [second(each, frame) for each in first(value, frame)], single=False)
-    return _Code(
-        lambda value, frame: [out for each in first(value, frame) for out in second(each, frame)], single=False
-    )
+def _branch(node: Node, scope: _Scope) -> Code:
+    """What is not read of every webhook: only when it is, jq has to be asked."""
+    try:
+        return _code(node, scope)
+    except Unsupported:
+        return ASK_JQ
 
 
-def _binary(operator: str, left_node: Node, right_node: Node, scope: _Scope) -> _Code:
-    left = _code(left_node, scope)
+def _object(members: Sequence[tuple[Node, Node]], scope: _Scope) -> Code:
+    values = [_code(value, scope) for _, value in members]
+    names = [name.value for name, _ in members if isinstance(name, Literal)]
+    if len(names) == len(members):
+        return apply(lambda *values: dict(zip(names, values, strict=True)), *values)
+    return apply(object_of, *(_code(name, scope) for name, _ in members), *values)
+
+
+def _binary(  # noqa: PLR0911 - one case for each kind of operator
+    operator: str, left: Node, right: Node, scope: _Scope
+) -> Code:
     match operator:
         case ",":
-            one, other = _streamed(left), _streamed(_code(right_node, scope))
-            return _Code(lambda value, frame: one(value, frame) + other(value, frame), single=False)
+            return both(_code(left, scope), _code(right, scope))
         case "//":
-            return _alternative(left, _branch(right_node, scope))
+            return alternative(_code(left, scope), _branch(right, scope))
         case "and":
-            return _choice(left, _apply(truthy, _branch(right_node, scope)), _constant(False))
+            return choice(_code(left, scope), apply(truthy, _branch(right, scope)), constant(False))
+        case "or" if found := _membership(Binary(operator, left, right)):
+            variable, texts = found
+            return apply(lambda value: type(value) is str and value in texts, _code(variable, scope))
         case "or":
-            return _choice(left, _constant(True), _apply(truthy, _branch(right_node, scope)))
-        case "==" if isinstance(right_node, Literal) and isinstance(right_node.value, str):
-            text = right_node.value
-            return _apply(lambda value: value == text, left)  # only a text equals a text
+            return choice(_code(left, scope), constant(True), apply(truthy, _branch(right, scope)))
+        case "==" if isinstance(right, Literal) and isinstance(right.value, str):
+            text = right.value
+            return apply(lambda value: value == text, _code(left, scope))  # only a text equals a text
         case _ if operator in OPERATORS:
-            return _apply(OPERATORS[operator], left, _code(right_node, scope))
+            return apply(OPERATORS[operator], _code(left, scope), _code(right, scope))
         case _:
             raise Unsupported(operator)
 
@@ -281,271 +260,94 @@ def _membership(node: Node) -> tuple[Variable, frozenset[str]] | None:
     return None
 
 
-def _alternative(left: _Code, right: _Code) -> _Code:
-    first, second = left.run, right.run
-    if left.single and right.single:
-
-        def either(value: Any, frame: _Frame) -> Any:
-            out = first(value, frame)
-            return second(value, frame) if out is None or out is False else out
-
-        return _Code(either)
-    many, rest = _streamed(left), _streamed(right)
-    return _Code(
-        lambda value, frame: [out for out in many(value, frame) if truthy(out)] or rest(value, frame), single=False
-    )
-
-
-def _if(condition: Node, then: Node, otherwise: Node, scope: _Scope) -> _Code:
-    test = _code(condition, scope)
-    if test.value is not None:
-        return _branch(then if truthy(test.value[0]) else otherwise, scope)
-    return _choice(test, _branch(then, scope), _branch(otherwise, scope))
-
-
-def _choice(test: _Code, then: _Code, otherwise: _Code) -> _Code:
-    if test.value is not None:
-        return then if truthy(test.value[0]) else otherwise
-    decide = test.run
-    if test.single and then.single and otherwise.single:
-        one, other = then.run, otherwise.run
-
-        def choose(value: Any, frame: _Frame) -> Any:
-            decision = decide(value, frame)
-            return other(value, frame) if decision is None or decision is False else one(value, frame)
-
-        return _Code(choose)
-    decisions, ones, others = _streamed(test), _streamed(then), _streamed(otherwise)
-    return _Code(
-        lambda value, frame: [
-            out for decision in decisions(value, frame) for out in (ones if truthy(decision) else others)(value, frame)
-        ],
-        single=False,
-    )
-
-
-def _branch(node: Node, scope: _Scope) -> _Code:
-    """What is evaluated only at times: as long as it is not, jq need not be asked."""
-    try:
-        return _code(node, scope)
-    except Unsupported:
-        return _Code(_give_up)
-
-
-def _bind(source: _Code, name: str, body: Node, scope: _Scope) -> _Code:
-    if source.value is not None:
-        return _code(body, scope.with_variable(name, source))
-    slot = next(scope.slots)
-    inner = _code(body, scope.with_variable(name, _slot(slot)))
-    read, run = source.run, inner.run
-    if source.single:
-
-        def bound(value: Any, frame: _Frame) -> Any:
-            frame[slot] = read(value, frame)
-            return run(value, frame)
-
-        return _Code(bound, inner.single, inner.value)
-    rest = _streamed(inner)
-
-    def bound_each(value: Any, frame: _Frame) -> list[Any]:
-        outputs: list[Any] = []
-        for out in read(value, frame):
-            frame[slot] = out
-            outputs += rest(value, frame)
-        return outputs
-
-    return _Code(bound_each, single=False)
-
-
-# -- calls -----------------------------------------------------------------------------------------
-
-
-def _call(name: str, arguments: tuple[Node, ...], scope: _Scope) -> _Code:
+def _call(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of function
+    name: str, arguments: tuple[Node, ...], scope: _Scope
+) -> Code:
     key = name, len(arguments)
     if key in scope.functions:
         definition = scope.functions[key]
         if definition is None:
             raise Unsupported(f"{name} calls itself")
         return _inlined(definition, arguments, scope)
+    if key in VALUE_FUNCTIONS:
+        return apply(VALUE_FUNCTIONS[key], INPUT, *(_code(argument, scope) for argument in arguments))
     match name, arguments:
         case "component", (looked_up,):
-            table = scope.variables["components"].value[0]  # type: ignore[index]  # always known
-            return _apply(lambda key: None if key is None else table.get(text_of(key)), _code(looked_up, scope))
+            return apply(_component, scope.variables["components"], _code(looked_up, scope))
         case "empty", ():
-            return _Code(lambda _value, _frame: [], single=False)
+            return NOTHING
         case "error", _:
-            return _Code(_give_up)
+            return ASK_JQ
         case _, () if name in SELECTORS:
             passes = SELECTORS[name]
-            return _spread(lambda value: [value] if passes(value) else [], _INPUT)
+            return spread(lambda value: [value] if passes(value) else [], INPUT)
         case "select", (condition,):
-            return _choice(_code(condition, scope), _INPUT, _call("empty", (), scope))
+            return choice(_code(condition, scope), INPUT, NOTHING)
         case "map", (function,):
             return _code(Array(Pipe(Each(Identity(), optional=False), function)), scope)
-        case (("any" | "all"), (stream, condition)):
-            return _gathered(any if name == "any" else all, Pipe(stream, condition), scope)
         case (("any" | "all"), (condition,)):
             return _call(name, (Each(Identity(), optional=False), condition), scope)
+        case (("any" | "all"), (stream, condition)):
+            return gather(_REDUCTIONS[name], _code(Pipe(stream, condition), scope))
+        case (("newest" | "words"), (stream,)):
+            return gather(_REDUCTIONS[name], _code(stream, scope))
         case "first", (stream,):
-            first = _streamed(_code(stream, scope))
-            return _Code(lambda value, frame: first(value, frame)[:1], single=False)
+            outputs = streamed(_code(stream, scope))
+            return Code(lambda value, frame: outputs(value, frame)[:1], single=False)
         case "IN", (stream,):
-            source = _streamed(_code(stream, scope))
-            return _Code(lambda value, frame: among(value, source(value, frame)))
-        case "newest", (stream,):
-            return _gathered(newest, stream, scope)
-        case "words", (stream,):
-            return _gathered(words, stream, scope)
-        case _ if key in VALUE_FUNCTIONS:
-            return _apply(VALUE_FUNCTIONS[key], _INPUT, *(_code(argument, scope) for argument in arguments))
+            return apply(among, INPUT, gather(list, _code(stream, scope)))
         case _:
             raise Unsupported(name)
 
 
-def _inlined(definition: _Definition, arguments: tuple[Node, ...], scope: _Scope) -> _Code:
+def _inlined(definition: _Definition, arguments: tuple[Node, ...], scope: _Scope) -> Code:
     """The definition's body with these arguments."""
     if definition.compiled:
         return definition.compiled[0]
-    inner, slots, values = definition.scope, [], []
+    inner = definition.scope
+    places: list[int] = []
+    values: list[Code] = []
     for parameter, argument in zip(definition.parameters, arguments, strict=True):
         name = parameter.removeprefix("$")
-        filtered = _Definition((), argument, scope)
-        if name != parameter:  # a value, which also has the name of a filter
+        inner = inner.with_function(name, _Definition((), argument, scope))
+        if name != parameter:  # a value as well
             code = _code(argument, scope)
             if code.value is None:
-                slots.append(next(scope.slots))
+                places.append(next(scope.places))
                 values.append(code)
-                code = _slot(slots[-1])
+                code = slot(places[-1])
             inner = inner.with_variable(name, code)
-            filtered = _Definition((), Variable(name), inner)
-        inner = inner.with_function(name, 0, filtered)
     body = _code(definition.body, inner)
     if not definition.parameters:
-        body = _remembered(body, inner)
+        known = (variable.value is not None or name == "headers" for name, variable in inner.variables.items())
+        if not definition.once and all(known):
+            body = remember(body, next(scope.places))
         definition.compiled.append(body)
-    if not values:
-        return body
+    return _with_values(body, places, apply(lambda *given: list(given), *values)) if values else body
+
+
+def _with_values(body: Code, places: list[int], given: Code) -> Code:
+    """The body, once the values of the arguments are in their places."""
     run = body.run
 
-    def call(value: Any, frame: _Frame, given: list[Any]) -> Any:
-        for slot, argument in zip(slots, given, strict=True):
-            frame[slot] = argument
+    def call(value: Any, frame: list[Any], values: list[Any]) -> Any:
+        for place, argument in zip(places, values, strict=True):
+            frame[place] = argument
         return run(value, frame)
 
-    outputs = _apply(lambda *given: list(given), *values)
-    read = outputs.run
-    if outputs.single:
-        return _Code(lambda value, frame: call(value, frame, read(value, frame)), body.single)
+    read, each_run = given.run, streamed(given)
+    if given.single:
+        return Code(lambda value, frame: call(value, frame, read(value, frame)), body.single)
     if body.single:
-        return _Code(lambda value, frame: [call(value, frame, given) for given in read(value, frame)], single=False)
-    return _Code(
-        lambda value, frame: [out for given in read(value, frame) for out in call(value, frame, given)], single=False
+        return Code(lambda value, frame: [call(value, frame, one) for one in each_run(value, frame)], single=False)
+    return Code(
+        lambda value, frame: [out for one in each_run(value, frame) for out in call(value, frame, one)], single=False
     )
 
 
-def _remembered(code: _Code, scope: _Scope) -> _Code:
-    """The same, but what was read last is not read again: a rule asks the same of the same body for many fields."""
-    if any(variable.value is None for name, variable in scope.variables.items() if name != "headers"):
-        return code  # what it gives depends on more than its input
-    slot, run = next(scope.slots), code.run
-
-    def remember(value: Any, frame: _Frame) -> Any:
-        last = frame[slot]
-        if last is None or last[0] is not value:
-            frame[slot] = last = value, run(value, frame)
-        return last[1]
-
-    return _Code(remember, code.single, code.value)
-
-
-# -- putting closures together ---------------------------------------------------------------------
-
-
-def _apply(function: Callable[..., Any], *codes: _Code) -> _Code:
-    """One value of the codes' values. Of several values for one of them, jq makes all combinations: given up."""
-    if codes and all(code.value is not None for code in codes):
-        try:
-            return _constant(function(*(code.value[0] for code in codes if code.value is not None)))
-        except GiveUp:
-            return _Code(_give_up)
-    runs = [code.run for code in codes]
-    if all(code.single for code in codes):
-        match runs:
-            case [one] if codes == (_INPUT,):
-                return _Code(lambda value, _frame: function(value))
-            case [one]:
-                return _Code(lambda value, frame: function(one(value, frame)))
-            case [one, two]:
-                return _Code(lambda value, frame: function(one(value, frame), two(value, frame)))
-            case _:
-                return _Code(lambda value, frame: function(*[run(value, frame) for run in runs]))
-    if len(codes) == 1:
-        return _Code(lambda value, frame: [function(out) for out in runs[0](value, frame)], single=False)
-    streams = [_streamed(code) for code in codes]
-
-    def combine(value: Any, frame: _Frame) -> list[Any]:
-        outputs = [stream(value, frame) for stream in streams]
-        if not all(outputs):
-            return []
-        if any(len(several) > 1 for several in outputs):
-            raise GiveUp
-        return [function(*(one for (one,) in outputs))]
-
-    return _Code(combine, single=False)
-
-
-def _spread(function: Callable[[Any], list[Any]], code: _Code) -> _Code:
-    """All the values that a function gives for the code's values."""
-    run = code.run
-    if code.single:
-        return _Code(lambda value, frame: function(run(value, frame)), single=False)
-    return _Code(lambda value, frame: [out for each in run(value, frame) for out in function(each)], single=False)
-
-
-def _gathered(function: Callable[[list[Any]], Any], stream: Node, scope: _Scope) -> _Code:
-    """One value of all the values of a stream."""
-    run = _streamed(_code(stream, scope))
-    return _Code(lambda value, frame: function(run(value, frame)))
-
-
-def _single(code: _Code) -> _Code:
-    """Exactly one value; none or several are jq's to complain of."""
-    if code.single:
-        return code
-    run = code.run
-
-    def only(value: Any, frame: _Frame) -> Any:
-        outputs = run(value, frame)
-        if len(outputs) != 1:
-            raise GiveUp
-        return outputs[0]
-
-    return _Code(only)
-
-
-def _streamed(code: _Code) -> _Streamed:
-    run = code.run
-    return (lambda value, frame: [run(value, frame)]) if code.single else run
-
-
-def _constant(value: Any) -> _Code:
-    return _Code(lambda _value, _frame: value, value=(value,))
-
-
-def _slot(slot: int) -> _Code:
-    return _Code(lambda _value, frame: frame[slot])
-
-
-def _give_up(_value: Any, _frame: _Frame) -> Any:
-    raise GiveUp
-
-
-def _object(*halves: Any) -> dict[str, Any]:
-    """The names, then the values."""
-    names, values = halves[: len(halves) // 2], halves[len(halves) // 2 :]
-    if not all(type(name) is str for name in names):
-        raise GiveUp
-    return dict(zip(names, values, strict=True))
+def _component(components: Members[str, Any], key: Any) -> Any:
+    """The prelude's `component`."""
+    return None if key is None else components.get(text_of(key))
 
 
 def _plain(value: Any) -> Any:
@@ -559,5 +361,11 @@ def _plain(value: Any) -> Any:
             return value
 
 
-_INPUT = _Code(lambda value, _frame: value)
+_REDUCTIONS: Members[str, Callable[[list[Any]], Any]] = {
+    "all": lambda values: all(map(truthy, values)),
+    "any": lambda values: any(map(truthy, values)),
+    "newest": newest,
+    "words": words,
+}
 _ONE = parse_jq("if length == 1 then .[0] else _not_one end")
+"""What stands behind `[ … ]` where the compiler wants exactly one value."""
