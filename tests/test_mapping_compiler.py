@@ -13,7 +13,7 @@ from relay.errors import Fault
 from relay.mapping.compiled import Mapping
 from relay.mapping.compiler import compile_mapping
 from relay.mapping.document import Document, parse_document
-from tests.mapping_files import FIELDS, FLAG, HEAD, acme, compile_text, good, shown, translated
+from tests.mapping_files import FIELDS, FLAG, HEAD, acme, compile_text, flag, good, shown, translated
 
 VERIFY = "verify: {hmac: sha256, header: X-Acme-Signature, secret: ACME_WEBHOOK_SECRET}"
 RULES = "rules: [{name: r, ignore: x}]"
@@ -553,11 +553,12 @@ def test_one_program_serves_many_threads():
     assert wrong == []
 
 
-def test_hundreds_of_rules_are_one_program():
-    rules = "\n".join(f"- {{name: rule {n}, when: {{.a: {n}}}, ignore: x}}" for n in range(120))
+def test_a_hundred_rules_with_long_events_are_one_program():
+    event = flag("${ .id }").replace('"Shop"', '"${ .a } ${ .b } ${ .c } ${ .d } ${ .e } ${ .f } ${ .g } ${ .h }"')
+    rules = "\n".join(f"- {{name: rule {n}, when: {{.n: {n}}}, event: {event}}}" for n in range(100))
     mapping = good(acme(rules))
-    assert shown(mapping, {"a": 119})["rule"] == "rule 119"
-    assert shown(mapping, {"a": 120})["status"] == "unmatched"
+    assert shown(mapping, {"n": 99, "id": 1, "a": "x"})["rule"] == "rule 99"
+    assert shown(mapping, {"n": 100})["status"] == "unmatched"
 
 
 words = st.sampled_from(

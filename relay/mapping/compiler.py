@@ -84,16 +84,17 @@ class _Compiler:
             self._define(data["define"])
         dedupe = self._template(("dedupe",), data["dedupe"]) if "dedupe" in data else "null"
         scheme, unsigned = self._verify(data["verify"])
-        rules, branches = [], []
+        rules, functions = [], []
         for index, spec in enumerate(data["rules"]):
-            rule, branch = self._rule(index, spec)
+            rule, function = self._rule(index, spec)
             rules.append(rule)
-            branches.append(branch)
+            functions.append(function)
         self._unreachable(data["rules"])
-        outcome = " elif ".join(branches)
+        # Functions, because jq compiles none that is longer than 64 KiB, and that would be some eighty rules.
+        branches = " elif ".join(f"_when{index} then _rule{index}" for index in range(len(rules)))
         text = (
-            f"{{dedupe: (try {_one(dedupe)} catch null),\n"
-            f" outcome: (try (if {outcome} else {{rule: null}} end) catch {{error: .}})}}"
+            f"{''.join(functions)}{{dedupe: (try {_one(dedupe)} catch null),\n"
+            f" outcome: (try (if {branches} else {{rule: null}} end) catch {{error: .}})}}"
         )
         arguments = {**self.arguments, "components": dict(self.components or {})}
         return Mapping(
@@ -186,7 +187,8 @@ class _Compiler:
             result = f"ignore: {self._at((*place, 'ignore'), f'{reason} | _text')}"
         else:
             result = f"made: [{', '.join(pieces)}]"
-        return rule, f"{self._at((*place, 'when'), condition)} then\n {{rule: {index}, {result}}}\n"
+        when = self._at((*place, "when"), condition)
+        return rule, f"def _when{index}: {when};\ndef _rule{index}:\n {{rule: {index}, {result}}};\n"
 
     def _is_routed(self, place: Place, spec: Members[str, Any]) -> bool:
         to_compass = any(_to(entry, spec) == DESTINATION for _, entry in _entries(spec))
@@ -313,8 +315,8 @@ class _Compiler:
         if not self.faults:
             try:
                 return Program(f"{self.before}{text}\n| _result", arguments)
-            except ValueError as error:
-                self._fault(place, f"jq: {error}")
+            except ValueError:  # every part compiled; together they are too much, as jq says
+                self._fault(place, errors_of(text, before=self.before, names=frozenset(arguments))[0].message)
         return Program(".", {})
 
     def _note_headers(self, place: Place, text: str) -> None:
