@@ -38,9 +38,6 @@ _PLAIN_PATTERN = re.compile(r"\^?(?:[A-Za-z0-9 ]|\\b|\\s\*|\([A-Za-z0-9 ]+\)\??)
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
-# -- what the language itself does -----------------------------------------------------------------
-
-
 def truthy(value: Any) -> bool:
     """Everything but null and false, zero and the empty text included."""
     return value is not None and value is not False
@@ -122,11 +119,6 @@ def minus(one: Any, other: Any) -> Any:
     if type(one) is list and type(other) is list:
         return [value for value in one if not among(value, other)]
     return _whole(_whole(one) - _whole(other))
-
-
-def times(one: Any, other: Any) -> Any:
-    """`*` of integers."""
-    return _whole(_whole(one) * _whole(other))
 
 
 def remainder(one: Any, other: Any) -> Any:
@@ -395,7 +387,6 @@ OPERATORS: Members[str, Callable[[Any, Any], Any]] = {
     ">=": lambda one, other: not less(one, other),
     "+": plus,
     "-": minus,
-    "*": times,
     "%": remainder,
 }
 """Between two values."""
