@@ -112,7 +112,7 @@ def test_an_open_idle_connection_does_not_hold_the_end_up(tmp_path, env):
         assert client.get(f"{_url(env)}/healthz", timeout=10).status_code == 200
         began = time.monotonic()
         assert relay.terminate() == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 12  # gunicorn by itself would wait 25 s
 
 
 def test_a_web_process_that_only_takes_in_leaves_the_delivery_to_the_worker(tmp_path, env, sandbox):
