@@ -114,6 +114,9 @@ def apply(  # noqa: PLR0911 - the usual cases each have a closure of their own
             return Code(lambda value, _frame: function(value))
         case [one]:
             return Code(lambda value, frame: function(one(value, frame)))
+        case [_, _] if codes[0] is INPUT and codes[1].value is not None:
+            (argument,) = codes[1].value
+            return Code(lambda value, _frame: function(value, argument))
         case [one, two]:
             return Code(lambda value, frame: function(one(value, frame), two(value, frame)))
         case _:
