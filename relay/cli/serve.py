@@ -1,7 +1,6 @@
 """Commands that run for long: serve, worker, migrate, sandbox; and config, which shows how they are set up."""
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from relay.sandbox.compass import SandboxConfig
 from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.sources import read_sources
 from relay.settings import effective, environment, load_settings
+from relay.web import server as web
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -49,8 +49,7 @@ def serve() -> None:
         sources=sorted(mappings),
         dispatcher=settings.dispatcher,
     )
-    arguments = [sys.executable, "-m", "gunicorn", "-c", "python:relay.web.server", "relay.web.server:application()"]
-    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, arguments of our own
+    web.serve(settings, mappings)
 
 
 @click.command()
