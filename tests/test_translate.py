@@ -420,6 +420,7 @@ AWKWARD = {
     "deeper than jq writes": "reduce range(20000) as $i (null; {a: .})",
     "infinite": "infinite",
     "nan": "nan",
+    "a deep recursion": "def down: if . > 5000 then . else . + 1 | down end; 0 | down",
     "a label": "label $out | 1, break $out, 2",
     "jq's own error object": "error({__jq: 1})",
     "a bad code point": "[1114112] | implode",
