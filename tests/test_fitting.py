@@ -248,10 +248,10 @@ def test_a_date_beyond_the_calendar_of_utc_stays_as_it_is_and_keeps_its_moment(d
 )
 def test_a_long_text_is_read_in_the_time_that_it_is_long(text: str):
     """A hostile body must not hold a web process for minutes."""
-    began = time.perf_counter()
+    began = time.process_time()  # what others do on this machine does not count
     for place in ("url", "lastUpdated", "updateSequenceNumber", "displayName"):
         fitted(place, text)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 @given(JSON)

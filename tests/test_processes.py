@@ -102,7 +102,7 @@ def test_sigterm_finishes_what_is_on_its_way_and_the_next_process_goes_on_at_onc
     assert _arrived(sandbox) == {"P00001"}
     with serving(env, tmp_path / "relay.log"):
         assert _take(env, 2)
-        eventually(lambda: "P00002" in _arrived(sandbox), within=10)
+        eventually(lambda: "P00002" in _arrived(sandbox))
     seen = requests.get(f"{sandbox}/sandbox/requests", timeout=10).json()
     assert len(seen) == 2, "nothing was sent twice"
 
@@ -122,7 +122,7 @@ def test_a_web_process_that_only_takes_in_leaves_the_delivery_to_the_worker(tmp_
         time.sleep(0.5)
         assert _arrived(sandbox) == set()
         with process("worker", env=env, log=tmp_path / "worker.log") as worker:
-            eventually(lambda: _arrived(sandbox) == {"P00001"}, within=15)
+            eventually(lambda: _arrived(sandbox) == {"P00001"})
             assert worker.terminate() == 0
 
 
