@@ -1,6 +1,7 @@
 """The relay put together from its settings: what the web processes, the worker and the demo have in common."""
 
 import sys
+from collections.abc import Callable
 from collections.abc import Mapping as Members
 from dataclasses import dataclass
 from functools import partial
@@ -78,10 +79,17 @@ def _lost(mappings: Members[str, Mapping]) -> list[Fault]:
     ]
 
 
-def assemble(settings: Settings, mappings: Members[str, Mapping], *, connections: int = CONNECTIONS) -> Relay:
+def assemble(
+    settings: Settings,
+    mappings: Members[str, Mapping],
+    *,
+    connections: int = CONNECTIONS,
+    appender: Callable[[Outbox], Appender] = Appender,
+) -> Relay:
     """One process's relay. Call it after the fork; `Relay.outbox.close()` ends it.
 
-    `connections` is the most that it opens to PostgreSQL; a dispatcher listens on one more.
+    `connections` is the most that it opens to PostgreSQL; a dispatcher listens on one more. `appender` stores what
+    is taken in.
     """
     outbox = Outbox(settings.database_url, connections=connections)
     return Relay(
@@ -92,7 +100,7 @@ def assemble(settings: Settings, mappings: Members[str, Mapping], *, connections
             mappings=mappings,
             secrets=secrets_of(mappings, settings.environ),
             unsigned=settings.allow_unsigned,
-            store=Appender(outbox).append,
+            store=appender(outbox).append,
         ),
         calendars=Calendars(
             server=settings.release_url is not None,

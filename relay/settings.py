@@ -47,7 +47,13 @@ class Settings(BaseModel):
     )
     port: int = Field(8080, alias="PORT", ge=0, le=65535, description="The port that `relay serve` listens on.")
     web_concurrency: int = Field(2, alias="WEB_CONCURRENCY", ge=1, le=64, description="Web processes.")
-    threads: int = Field(8, alias="RELAY_THREADS", ge=1, le=256, description="Threads of each web process.")
+    threads: int = Field(
+        8,
+        alias="RELAY_THREADS",
+        ge=1,
+        le=256,
+        description="Threads of each web process, for what takes longer than a webhook.",
+    )
     mappings: Path | None = Field(
         None,
         alias="RELAY_MAPPINGS",

@@ -1,6 +1,7 @@
 """The relay as the real processes that a platform starts, kills and starts again."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -105,6 +106,28 @@ def test_sigterm_finishes_what_is_on_its_way_and_the_next_process_goes_on_at_onc
         eventually(lambda: "P00002" in _arrived(sandbox))
     seen = requests.get(f"{sandbox}/sandbox/requests", timeout=10).json()
     assert len(seen) == 2, "nothing was sent twice"
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _answers(env: dict[str, str]) -> bool:
+    try:
+        return requests.get(f"{_url(env)}/healthz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up where Linux tells them")
+def test_who_delivers_and_who_takes_in_end_with_each_other_however_one_of_them_dies(tmp_path, env):
+    with serving(env, tmp_path / "relay.log") as relay:
+        (gunicorn,) = _children(relay.popen.pid)
+        os.kill(gunicorn, signal.SIGKILL)
+        assert relay.popen.wait(30) != 0, "a platform starts it again"
+    with serving(env, tmp_path / "relay.log") as relay:
+        relay.popen.kill()  # the one that delivers, alone
+        eventually(lambda: not _answers(env), within=30)
 
 
 def test_an_open_idle_connection_does_not_hold_the_end_up(tmp_path, env):

@@ -4,8 +4,10 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Mapping as Members
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import structlog
@@ -15,14 +17,16 @@ from rich.table import Table
 
 from relay.demo import run_demo
 from relay.dispatch.quota import Quota
-from relay.outbox import CONNECTIONS, Outbox
+from relay.mapping.compiled import Mapping
+from relay.outbox import Outbox
 from relay.outbox.migrations import current_revision, migrate
 from relay.runtime import assemble, dispatcher, load, log_setup, warnings
 from relay.sandbox.compass import SandboxConfig
 from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.sources import read_sources
-from relay.settings import effective, environment, load_settings
+from relay.settings import Settings, effective, environment, load_settings
 from relay.web import server as web
+from relay.web.beside import WebSide
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -49,7 +53,9 @@ def serve() -> None:
         sources=sorted(mappings),
         dispatcher=settings.dispatcher,
     )
-    web.serve(settings, mappings)
+    if settings.dispatcher == "off":
+        web.serve(settings, mappings)
+    _deliver(settings, mappings, WebSide(settings, mappings))
 
 
 @click.command()
@@ -58,19 +64,31 @@ def worker() -> None:
     # RELAY_DISPATCHER speaks to the web processes; this one is here to deliver.
     settings, mappings = load({**environment(), "RELAY_DISPATCHER": "on"}, delivers=True)
     log_setup(settings, mappings)
-    relay = assemble(settings, mappings, connections=CONNECTIONS - 1)
-    migrate(relay.outbox)
+    outbox = Outbox(settings.database_url)
+    migrate(outbox)
+    outbox.close()
+    _deliver(settings, mappings, None)
+
+
+def _deliver(settings: Settings, mappings: Members[str, Mapping], web_side: WebSide | None) -> NoReturn:
+    """Deliver until SIGTERM or SIGINT, with or without a web side beside; then exit."""
+    relay = assemble(settings, mappings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     delivering = dispatcher(relay)
     delivering.start()
     relay.counting.start()
+    if web_side is not None:
+        web_side.listen(delivering.wake, stopping.set)
     stopping.wait()
+    if web_side is not None:
+        web_side.terminate()
     finished = delivering.stop(STOP_WITHIN - 2)
+    code = 0 if web_side is None else web_side.wait()
     relay.counting.stop()
     relay.outbox.close()
-    sys.exit(0 if finished else 1)
+    sys.exit(code if finished else 1)
 
 
 @click.command("migrate")

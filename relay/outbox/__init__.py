@@ -21,8 +21,8 @@ from relay.errors import Fault, SettingsError, StoreUnavailable
 STORE_TIMEOUT = 3.0
 """Seconds that a writer waits for its turn before the store counts as unavailable."""
 
-CONNECTIONS = 3
-"""The most connections of one process to PostgreSQL: one to take in, one to deliver, one for all the rest."""
+CONNECTIONS = 2
+"""The most connections of one process to PostgreSQL: one to take in or to deliver, one for all the rest."""
 
 IDLE_TIMEOUT = 10.0
 """Seconds after which PostgreSQL ends a transaction whose process says nothing more.

@@ -2,8 +2,8 @@
 
 Concurrent requests share a commit, because a commit costs a flush of the disk and its rows next to nothing.
 The first request that comes leads: it waits for the turn to write, takes along everybody who has come
-meanwhile, commits, wakes them with their receipts and passes the lead on to the next who waits. There is no
-thread for it: a thread more would be a switch more for every request.
+meanwhile, commits, wakes them with their receipts and passes the lead on to the next who waits. Requests may be
+threads, or greenlets of one thread: how they wait, and where a transaction is run, is the caller's to say.
 """
 
 import json
@@ -11,10 +11,10 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from relay.errors import StoreUnavailable
 from relay.model import (
@@ -37,11 +37,37 @@ BATCH = 100
 """The most webhooks in one commit."""
 
 
-class Appender:
-    """Stores arrivals for all threads of one process."""
+class Lock(Protocol):
+    """What a request waits on: a lock of `threading`, or one that lets other greenlets go on."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def acquire(self, *, timeout: float = ...) -> bool:
+        """Wait until it is free, and take it."""
+
+    def release(self) -> None:
+        """Let go of it."""
+
+
+Outcome = Receipt | StoreUnavailable
+Stored = Sequence[tuple["_Ticket", Outcome]]
+
+
+def _here(transaction: Callable[[], Stored]) -> Stored:
+    return transaction()
+
+
+class Appender:
+    """Stores arrivals for all requests of one process."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        lock: Callable[[], Lock] = threading.Lock,
+        aside: Callable[[Callable[[], Stored]], Stored] = _here,
+    ) -> None:
+        """`lock` makes what a request waits on; `aside` runs a transaction, of which there is one at a time."""
         self._outbox = outbox
+        self._lock, self._aside = lock, aside
         self._sql = _Sql(sqlite=outbox.sqlite)
         self._mutex = threading.Lock()
         # The leader is its first; whoever is taken into a batch leaves it.
@@ -57,7 +83,7 @@ class Appender:
         Raises StoreUnavailable when that takes longer than STORE_TIMEOUT or the database refuses. The arrival
         may be stored all the same then: the sender tries again, and dedupe recognises it.
         """
-        ticket = _Ticket(_Rows.of(arrival))
+        ticket = _Ticket(_Rows.of(arrival), self._lock())
         with self._mutex:
             self._waiting.append(ticket)
             ticket.leads, self._led = not self._led, True
@@ -77,11 +103,16 @@ class Appender:
 
     def _lead(self, own: "_Ticket") -> None:
         try:
-            self._commit(own)
+            stored = self._aside(lambda: self._commit(own))
+            for ticket, outcome in stored:
+                ticket.settle(outcome)
+            if any(isinstance(outcome, Receipt) and outcome.events for _, outcome in stored):
+                self._outbox.on_commit()
         finally:
             self._withdraw(own)
 
-    def _commit(self, own: "_Ticket") -> None:
+    def _commit(self, own: "_Ticket") -> Stored:
+        """What became of everybody who waits, in one transaction; of the leader alone, if there is none."""
         batch: list[_Ticket] = []
         try:
             with self._outbox.write_plainly(timeout=own.left()) as cursor:
@@ -89,19 +120,15 @@ class Appender:
                 outcomes = self._sql.store(cursor, [one.rows for one in batch])
         except StoreUnavailable as refusal:
             if not batch:
-                own.outcome = refusal
-                return
+                return [(own, refusal)]
             outcomes = self._one_by_one(batch)
         except Exception:  # noqa: BLE001 - whatever the driver thinks of one row, the other rows are good
             outcomes = self._one_by_one(batch)
-        for ticket, outcome in zip(batch, outcomes, strict=True):
-            ticket.settle(outcome)
-        if any(isinstance(outcome, Receipt) and outcome.events for outcome in outcomes):
-            self._outbox.on_commit()
+        return list(zip(batch, outcomes, strict=True))
 
-    def _one_by_one(self, batch: Sequence["_Ticket"]) -> list[Receipt | StoreUnavailable]:
+    def _one_by_one(self, batch: Sequence["_Ticket"]) -> list[Outcome]:
         """Each in a transaction of its own: one bad row harms nobody."""
-        outcomes: list[Receipt | StoreUnavailable] = []
+        outcomes: list[Outcome] = []
         for ticket in batch:
             try:
                 with self._outbox.write_plainly(timeout=ticket.left()) as cursor:
@@ -136,13 +163,13 @@ class _Ticket:
 
     __slots__ = ("deadline", "leads", "outcome", "rows", "woken")
 
-    def __init__(self, rows: "_Rows") -> None:
+    def __init__(self, rows: "_Rows", woken: Lock) -> None:
         self.rows = rows
         self.deadline = time.monotonic() + STORE_TIMEOUT
         self.leads = False
-        self.outcome: Receipt | StoreUnavailable | None = None
+        self.outcome: Outcome | None = None
         # A bare lock, held until somebody wakes us: lighter than an Event.
-        self.woken = threading.Lock()
+        self.woken = woken
         self.woken.acquire()
 
     def left(self) -> float:
@@ -152,7 +179,7 @@ class _Ticket:
         self.leads = True
         self.woken.release()
 
-    def settle(self, outcome: Receipt | StoreUnavailable) -> None:
+    def settle(self, outcome: Outcome) -> None:
         self.outcome = outcome
         if not self.leads:
             self.woken.release()
@@ -217,7 +244,7 @@ class _Sql:
         self._first = spelled(_FIRST)
         self._its_events = spelled(_ITS_EVENTS)
 
-    def store(self, cursor: Cursor, batch: Sequence[_Rows]) -> list[Receipt | StoreUnavailable]:
+    def store(self, cursor: Cursor, batch: Sequence[_Rows]) -> list[Outcome]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""
         # In one order for everybody: two processes with the same duplicates never wait for each other.
         order = sorted(

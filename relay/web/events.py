@@ -8,13 +8,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import structlog
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from relay.contract import DESTINATION, KINDS, calendar
@@ -53,18 +53,18 @@ def blueprint(relay: Relay) -> Blueprint:
     @events.before_request
     def come_in() -> None:
         admit(request, relay.settings.admin_token)
+        if request.method == "POST":
+            # Here, because the endpoint may run in another thread than the one that has the connection.
+            g.began = time.perf_counter()
+            with _refusals_told():
+                g.raw = _raw(max(MAX_BODY, relay.settings.max_body))
 
     @events.post("/events/")
     def take() -> Response:
-        began = time.perf_counter()
-        try:
-            body = _body(max(MAX_BODY, relay.settings.max_body))
+        with _refusals_told():
+            body = _json(g.raw)
             elements, repeated = _stored(relay, body)
-        except (RequestError, StoreUnavailable) as error:
-            code = error.code if isinstance(error, RequestError) else "store_unavailable"
-            log.warning("events.refused", status=code, remote=request.remote_addr)
-            raise
-        took_ms = round((time.perf_counter() - began) * 1000, 1)
+        took_ms = round((time.perf_counter() - g.began) * 1000, 1)
         log.info(
             "events.received", events=len(elements), repeated=repeated, took_ms=took_ms, remote=request.remote_addr
         )
@@ -104,8 +104,19 @@ def blueprint(relay: Relay) -> Blueprint:
     return events
 
 
-def _body(limit: int) -> Any:
-    """The body's JSON value. Raises BodyTooLarge, UnsupportedMediaType, MalformedBody."""
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Write a line of the log for what was posted and is not stored."""
+    try:
+        yield
+    except (RequestError, StoreUnavailable) as error:
+        code = error.code if isinstance(error, RequestError) else "store_unavailable"
+        log.warning("events.refused", status=code, remote=request.remote_addr)
+        raise
+
+
+def _raw(limit: int) -> bytes:
+    """The body as it was sent. Raises BodyTooLarge."""
     too_large = BodyTooLarge(f"the body is larger than {limit} bytes; send the array in parts")
     # One byte more, so that a body in chunks is seen to be too long, not wrong.
     request.max_content_length = limit + 1
@@ -115,6 +126,11 @@ def _body(limit: int) -> Any:
         raise too_large from None
     if len(raw) > limit:
         raise too_large
+    return raw
+
+
+def _json(raw: bytes) -> Any:
+    """The body's JSON value. Raises UnsupportedMediaType, MalformedBody."""
     if not request.is_json:
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {request.mimetype[:80] or 'missing'}")
     return read_json(raw)[1]

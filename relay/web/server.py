@@ -1,17 +1,14 @@
 """gunicorn, and the application that it serves.
 
-The mapping files are read once, before there are several processes. Each web process opens the outbox after
-the fork and, unless RELAY_DISPATCHER is off, delivers as well.
+The mapping files are read once, before there are several processes. Each web process opens the outbox after the
+fork. Delivery is another process's work (see `relay.web.beside`): it would have to share the interpreter with the
+door, and the door is in a hurry.
 """
 
 import gc
 import logging
-import signal
-import threading
-import time
 from collections.abc import Callable
 from collections.abc import Mapping as Members
-from types import FrameType
 from typing import Any
 
 import structlog
@@ -19,13 +16,12 @@ from flask import Flask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 
-from relay.dispatch.loop import Dispatcher
 from relay.mapping.compiled import Mapping
-from relay.outbox import CONNECTIONS
 from relay.outbox.calls import Caller
-from relay.runtime import Relay, assemble, dispatcher
+from relay.runtime import Relay, assemble
 from relay.settings import Settings
 from relay.web import create_app
+from relay.web.worker import Aside, Worker
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -33,19 +29,36 @@ GRACE = 25
 """Seconds to finish what is on its way: platforms kill 30 s after SIGTERM; a request to Compass lives 20 s at most."""
 
 
-def serve(settings: Settings, mappings: Members[str, Mapping]) -> None:
-    """Run gunicorn in this process, with web processes of its own, until it is told to stop; then exit."""
+def serve(
+    settings: Settings,
+    mappings: Members[str, Mapping],
+    *,
+    stored: Callable[[], None] | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """Run gunicorn in this process, with web processes of its own, until it is told to stop; then exit.
+
+    `stored` is called after every commit that stored something to send. `lifeline` is a descriptor that becomes
+    readable when whoever delivers is gone: then there is no use in going on.
+    """
     # What is there by now is shared with the web processes, and no collection of garbage looks at it again.
     gc.collect()
     gc.freeze()
-    _Server(settings, mappings).run()
+    _Server(settings, mappings, stored, lifeline).run()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, set up by our settings alone."""
 
-    def __init__(self, settings: Settings, mappings: Members[str, Mapping]) -> None:
-        self._settings, self._mappings = settings, mappings
+    def __init__(
+        self,
+        settings: Settings,
+        mappings: Members[str, Mapping],
+        stored: Callable[[], None] | None,
+        lifeline: int | None,
+    ) -> None:
+        self._settings, self._mappings, self._stored = settings, mappings, stored
+        self.lifeline = lifeline
         super().__init__()
 
     def load_config(self) -> None:
@@ -53,8 +66,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         options = {
             "bind": f"0.0.0.0:{self._settings.port}",
             "workers": self._settings.web_concurrency,
-            "threads": self._settings.threads,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             # PagerDuty waits 5 s and Bitbucket 10 s for an answer; a process that hangs longer than this starts anew.
             "timeout": 30,
             "graceful_timeout": GRACE,
@@ -62,6 +74,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # Our own limit on bodies is RELAY_MAX_BODY; these are for lines that no vendor sends.
             "limit_request_line": 4094,
             "limit_request_fields": 60,
+            # What proxies say is read by werkzeug's ProxyFix, as RELAY_TRUSTED_PROXIES has it; never by gunicorn.
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
+            "forwarded_allow_ips": "*",
             "control_socket_disable": True,
             "logger_class": Lines,
             "post_worker_init": post_worker_init,
@@ -72,10 +88,12 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Make the application of one web process; called after the fork."""
-        # Whoever does not deliver needs one connection less.
-        connections = CONNECTIONS if self._settings.dispatcher == "on" else CONNECTIONS - 1
-        relay = assemble(self._settings, self._mappings, connections=connections)
+        aside = Aside(self._settings.threads)
+        relay = assemble(self._settings, self._mappings, appender=aside.appender)
+        if self._stored is not None:
+            relay.outbox.on_commit = self._stored
         app = create_app(relay)
+        aside.all_but_quick(app)
         app.extensions["relay"] = relay
         return app
 
@@ -94,56 +112,19 @@ class Lines(glogging.Logger):  # type: ignore[misc]
 
 
 def post_worker_init(worker: Any) -> None:
-    """The process is ready: begin to deliver, and stop at the first SIGTERM, while requests are still answered."""
+    """The process is ready: count, and call the dispatchers of other machines, if none is here."""
     relay: Relay = worker.wsgi.extensions["relay"]
-    worker.relay, worker.dispatcher, worker.caller, worker.stopping = relay, None, None, None
+    worker.relay, worker.caller = relay, None
     relay.counting.start()
-    if relay.settings.dispatcher == "on":
-        worker.dispatcher = dispatcher(relay)
-        worker.dispatcher.start()
-    elif not relay.outbox.sqlite:
+    if relay.settings.dispatcher == "off" and not relay.outbox.sqlite:
         worker.caller = Caller(relay.outbox)
         worker.caller.start()
-    _on_sigterm(worker, worker.dispatcher)
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """The last thing in a process: what is on its way is finished, leases are given back."""
-    if getattr(worker, "stopping", None) is not None:
-        worker.stopping.join(GRACE)
-    elif getattr(worker, "dispatcher", None) is not None:
-        worker.dispatcher.stop(GRACE)
+    """The last thing in a process: what was counted is kept."""
     if getattr(worker, "caller", None) is not None:
         worker.caller.stop()
     if getattr(worker, "relay", None) is not None:
         worker.relay.counting.stop()
         worker.relay.outbox.close()
-
-
-def _on_sigterm(worker: Any, delivering: Dispatcher | None) -> None:
-    before: Callable[[int, FrameType | None], Any] = signal.getsignal(signal.SIGTERM)  # type: ignore[assignment]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        before(number, frame)
-        # In threads: a signal handler may have interrupted whoever holds the lock that these need.
-        if delivering is not None and worker.stopping is None:
-            worker.stopping = threading.Thread(target=delivering.stop, args=(GRACE,), name="stop", daemon=True)
-            worker.stopping.start()
-        threading.Thread(target=_nudge, args=(worker,), name="nudge", daemon=True).start()
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _nudge(worker: Any) -> None:
-    """Let the closing process drop the idle connections that clients keep open.
-
-    gthread (gunicorn 26) otherwise sleeps for the whole grace period while there is one.
-    """
-    while worker.nr_conns > 0:
-        worker.method_queue.defer(_expire, worker)
-        time.sleep(0.1)
-
-
-def _expire(worker: Any) -> None:
-    for connection in worker.keepalived_conns:
-        connection.timeout = 0
