@@ -55,10 +55,9 @@ def configure_logging(
     """
     output = cast("TextIO", _Output(stream or sys.stderr))
     writer = structlog.WriteLogger(output)
-    finish: list[Processor] = [structlog.processors.format_exc_info, _Redactor(secrets)]
-    if json:
-        finish.append(_as_json)
-    else:
+    redactor = _Redactor(secrets)
+    finish: list[Processor] = [structlog.processors.format_exc_info, redactor.as_json if json else redactor]
+    if not json:
         finish.append(
             structlog.dev.ConsoleRenderer(
                 colors=output.isatty(),
@@ -134,11 +133,6 @@ def _library_line(_logger: WrappedLogger, _method: str, line: EventDict) -> Even
     return line
 
 
-def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
-    # structlog's own renderer makes an encoder for every line, for values that the _Redactor has not left any of.
-    return json.dumps(line)
-
-
 class _Redactor:
     """Masks secrets, by key and by value, refuses bodies, and leaves only what JSON can say."""
 
@@ -146,13 +140,23 @@ class _Redactor:
         # The longest first: one secret may be part of another.
         values = sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, values))) if values else None
+        # The same in a line of JSON, which writes some characters in another way.
+        written = [json.dumps(secret)[1:-1] for secret in values]
+        self._written = re.compile("|".join(map(re.escape, written))) if values else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        first = {key: line[key] for key in ("timestamp", "level", "event") if key in line}
         return {
             key: self._value(value, 0) if _fate(key) == "shown" else self._field(key, value, 0)
-            for key, value in {**first, **line}.items()
+            for key, value in _in_order(line).items()
         }
+
+    def as_json(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
+        """The same as JSON text. Most lines have nothing to be masked, and are found to have none at one look."""
+        if all(type(value) in _PLAIN and _fate(key) == "shown" for key, value in line.items()):
+            text = json.dumps(_in_order(line))
+            if self._written is None or not self._written.search(text):
+                return text
+        return json.dumps(self(logger, method, line))
 
     def _field(self, key: str, value: Any, depth: int) -> Any:
         if depth > _DEEPEST or (fate := _fate(key)) == "refused":
@@ -178,6 +182,13 @@ class _Redactor:
 
     def _mask(self, text: str) -> str:
         return self._known.sub(MASK, text) if self._known else text
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def _in_order(line: EventDict) -> EventDict:
+    return {**{key: line[key] for key in ("timestamp", "level", "event") if key in line}, **line}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -159,7 +159,7 @@ class Mapping:
 
     def kept(self, headers: Members[str, str]) -> dict[str, str]:
         """The headers that translation reads, and so the only ones that are stored."""
-        return {name: value for name, value in headers.items() if name in self.headers}
+        return {name: headers[name] for name in self.headers if name in headers}
 
 
 def _input(headers: Members[str, str], text: str) -> str:

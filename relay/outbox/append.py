@@ -55,6 +55,10 @@ def _here(transaction: Callable[[], Stored]) -> Stored:
     return transaction()
 
 
+def _nobody() -> None:
+    pass
+
+
 class Appender:
     """Stores arrivals for all requests of one process."""
 
@@ -64,10 +68,15 @@ class Appender:
         *,
         lock: Callable[[], Lock] = threading.Lock,
         aside: Callable[[Callable[[], Stored]], Stored] = _here,
+        others_first: Callable[[], None] = _nobody,
     ) -> None:
-        """`lock` makes what a request waits on; `aside` runs a transaction, of which there is one at a time."""
+        """How the requests of this process live together.
+
+        `lock` makes what a request waits on; `aside` runs a transaction, of which there is one at a time;
+        `others_first` lets those requests go on that can.
+        """
         self._outbox = outbox
-        self._lock, self._aside = lock, aside
+        self._lock, self._aside, self._others_first = lock, aside, others_first
         self._sql = _Sql(sqlite=outbox.sqlite)
         self._mutex = threading.Lock()
         # The leader is its first; whoever is taken into a batch leaves it.
@@ -103,6 +112,11 @@ class Appender:
 
     def _lead(self, own: "_Ticket") -> None:
         try:
+            # As long as more come at once, they come along: the commit costs them nothing.
+            before = 0
+            while before < len(self._waiting) < BATCH:
+                before = len(self._waiting)
+                self._others_first()
             stored = self._aside(lambda: self._commit(own))
             for ticket, outcome in stored:
                 ticket.settle(outcome)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from typing import Any
+from collections.abc import Mapping as Members
+from typing import Any, cast
 
 import structlog
 from flask import Blueprint, Response, request
@@ -50,8 +51,9 @@ def blueprint(relay: Relay) -> Blueprint:
 def _take(relay: Relay, source: str) -> Receipt | TestPing:
     if source not in relay.mappings:  # before a byte of the body is read
         raise UnknownSource(f"no mapping file is for the source {source!r}")
-    headers = {name.lower(): value for name, value in request.headers.items()}
     raw = _body(relay.settings.max_body)
+    # Not copied: they are looked up by name, in any case, and only a few of them are read.
+    headers = cast("Members[str, str]", request.headers)
     return receive(relay.intake, source=source, headers=headers, raw=raw, now=machine_clock())
 
 

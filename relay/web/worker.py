@@ -64,17 +64,14 @@ class Aside:
 
     def appender(self, outbox: Outbox) -> Appender:
         """Stores webhooks aside, while the loop's thread reads the next ones."""
-        return Appender(outbox, lock=allocate_lock, aside=self._commit)
+        return Appender(
+            outbox, lock=allocate_lock, aside=partial(_run, self._store), others_first=partial(gevent.sleep, 0)
+        )
 
     def all_but_quick(self, app: Flask) -> None:
         """Have the endpoints that are not QUICK answered aside."""
         views: dict[str, Callable[..., Any]] = app.view_functions
         views.update({name: self._aside(view) for name, view in views.items() if name not in QUICK})
-
-    def _commit(self, transaction: Callable[[], T]) -> T:
-        # What is at the door already comes along.
-        gevent.sleep(0)
-        return _run(self._store, transaction)
 
     def _aside(self, view: Callable[..., T]) -> Callable[..., T]:
         @wraps(view)
