@@ -7,10 +7,10 @@
 import fcntl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -49,6 +49,12 @@ class Cursor(Protocol):
 
     def execute(self, sql: str, values: Mapping[str, Any] = ..., /) -> Any:
         """Run one statement."""
+
+    def executemany(self, sql: str, values: Sequence[Mapping[str, Any]], /, *, returning: bool) -> Any:
+        """Run one statement for each of these values, at once; `results` has their answers. PostgreSQL only."""
+
+    def results(self) -> Iterator["Cursor"]:
+        """The answers of `executemany`, one after the other. PostgreSQL only."""
 
     def fetchone(self) -> Any:
         """One row of its answer, or None."""
@@ -128,7 +134,7 @@ class Outbox:
                     cursor.execute("BEGIN IMMEDIATE")
                 elif _unusual(timeout):
                     cursor.execute(_lock_timeout(timeout))
-                yield cursor
+                yield cast("Cursor", cursor)
                 self._plain.commit()
             except self._refusals as error:
                 self._roll_back()

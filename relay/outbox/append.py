@@ -259,38 +259,48 @@ class _Sql:
         self._its_events = spelled(_ITS_EVENTS)
 
     def store(self, cursor: Cursor, batch: Sequence[_Rows]) -> list[Outcome]:
-        """Store several arrivals in the transaction at hand; receipts in the order of the arrivals."""
+        """Store several arrivals in the transaction at hand; receipts in the order of the arrivals.
+
+        All webhooks, then all events: PostgreSQL is asked a few times for a batch, however far away it is.
+        """
         # In one order for everybody: two processes with the same duplicates never wait for each other.
         order = sorted(
             range(len(batch)), key=lambda at: (batch[at].webhook["source"], batch[at].webhook["dedupe"] or b"")
         )
-        receipts = {at: self._store(cursor, batch[at]) for at in order}
-        return [receipts[at] for at in range(len(batch))]
+        found = self._insert(cursor, self._insert_webhook, [batch[at].webhook for at in order])
+        webhooks = {
+            at: self._again(cursor, batch[at].webhook) if webhook is None else webhook
+            for at, webhook in zip(order, found, strict=True)
+        }
+        fresh = [{"webhook": webhooks[at], **row} for at in order if webhooks[at] for row in batch[at].events]
+        ids = zip(fresh, self._insert(cursor, self._insert_event, fresh), strict=True)
+        events: dict[Any, list[StoredEvent]] = {}
+        for row, event in ids:
+            assert event is not None  # noqa: S101 - only a webhook can be there already
+            events.setdefault(row["webhook"], []).append(StoredEvent(event, row["type"]))
+        return [
+            self._receipt_again(cursor, rows.webhook) if webhook is None else _receipt(rows, webhook, events)
+            for rows, webhook in ((rows, webhooks[at]) for at, rows in enumerate(batch))
+        ]
 
-    def _store(self, cursor: Cursor, rows: _Rows) -> Receipt:
-        row = rows.webhook
-        webhook = self._insert(cursor, self._insert_webhook, row)
-        if webhook is None:
-            cursor.execute(self._translate_again, row)
-            again = cursor.fetchone()
-            if again is None:
-                return self._receipt_again(cursor, row)
-            webhook = again[0]
-        events = tuple(self._store_event(cursor, webhook, event) for event in rows.events)
-        return Receipt(webhook, WebhookStatus(row["status"]), row["rule"], events)
-
-    def _store_event(self, cursor: Cursor, webhook: int, row: Mapping[str, Any]) -> StoredEvent:
-        event = self._insert(cursor, self._insert_event, {"webhook": webhook, **row})
-        assert event is not None  # noqa: S101 - only a webhook can be there already
-        return StoredEvent(event, row["type"])
-
-    def _insert(self, cursor: Cursor, sql: str, row: Mapping[str, Any]) -> int | None:
-        """The new row's id; None when it is there already."""
-        cursor.execute(sql, row)
+    def _insert(self, cursor: Cursor, sql: str, rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
+        """The new rows' ids; None for those that are there already."""
+        if not rows:
+            return []
         if self._returning:
-            returned = cursor.fetchone()
-            return None if returned is None else int(returned[0])
-        return cursor.lastrowid if cursor.rowcount else None
+            cursor.executemany(sql, rows, returning=True)
+            return [one[0] if (one := result.fetchone()) else None for result in cursor.results()]
+        ids = []
+        for row in rows:
+            cursor.execute(sql, row)
+            ids.append(cursor.lastrowid if cursor.rowcount else None)
+        return ids
+
+    def _again(self, cursor: Cursor, row: Mapping[str, Any]) -> int | None:
+        """The id of a webhook that is translated anew; None when its first translation was good."""
+        cursor.execute(self._translate_again, row)
+        again = cursor.fetchone()
+        return None if again is None else int(again[0])
 
     def _receipt_again(self, cursor: Cursor, row: Mapping[str, Any]) -> Receipt:
         cursor.execute(self._first, row)
@@ -301,6 +311,11 @@ class _Sql:
         cursor.execute(self._its_events, {"webhook": webhook})
         events = tuple(StoredEvent(*event) for event in cursor.fetchall())
         return Receipt(webhook, WebhookStatus(status), rule, events, duplicate=True)
+
+
+def _receipt(rows: _Rows, webhook: int, events: Mapping[int, Sequence[StoredEvent]]) -> Receipt:
+    its_own = tuple(events.get(webhook, ())) if rows.events else ()
+    return Receipt(webhook, WebhookStatus(rows.webhook["status"]), rows.webhook["rule"], its_own)
 
 
 def webhook_row(arrival: Arrival) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from relay.mapping.compiled import Mapping
 from relay.settings import Settings
-from relay.web.server import serve
+from relay.web.server import serve, share_memory
 
 QUIET = 0.01
 """Seconds after a ring in which others are not answered by themselves."""
@@ -29,6 +29,7 @@ class WebSide:
         self._rung, self._held = rung, held
         # A pipe that is full has been rung enough.
         os.set_blocking(self._ring, False)
+        share_memory()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(rung)

@@ -41,10 +41,14 @@ def serve(
     `stored` is called after every commit that stored something to send. `lifeline` is a descriptor that becomes
     readable when whoever delivers is gone: then there is no use in going on.
     """
-    # What is there by now is shared with the web processes, and no collection of garbage looks at it again.
+    share_memory()
+    _Server(settings, mappings, stored, lifeline).run()
+
+
+def share_memory() -> None:
+    """Before a fork: what is there by now stays common, because no collection of garbage looks at it again."""
     gc.collect()
     gc.freeze()
-    _Server(settings, mappings, stored, lifeline).run()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
