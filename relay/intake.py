@@ -95,7 +95,9 @@ def read_json(raw: bytes) -> tuple[str, Any]:
     """
     try:
         text = raw.decode("utf-8")
-        body = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
+        if text.startswith("\N{BYTE ORDER MARK}"):
+            raise MalformedBody("the body is not one JSON value: it begins with a byte order mark")
+        body = _STRICT.decode(text)
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not UTF-8: byte {error.start} is wrong") from None
     except RecursionError:
@@ -144,6 +146,9 @@ def _bounded(literal: str) -> int | float:
     if len(literal) > 300:  # noqa: PLR2004 - a double ends at 309 digits
         raise ValueError(f"the number {literal[:30]}… is out of range")
     return int(literal)
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
 
 
 def _is_test(mapping: Mapping, headers: Members[str, str], raw: bytes) -> bool:

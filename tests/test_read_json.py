@@ -33,8 +33,7 @@ REFUSED = {
     b"-1e400": "the body is not one JSON value: the number -1e400 is out of range",
     b"9" * 301: f"the body is not one JSON value: the number {'9' * 30}… is out of range",
     b"9" * 5000: f"the body is not one JSON value: the number {'9' * 30}… is out of range",
-    b"\xef\xbb\xbf{}": "the body is not one JSON value: Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 "
-    "(char 0)",
+    b"\xef\xbb\xbf{}": "the body is not one JSON value: it begins with a byte order mark",
     b'"\x00"': "the body is not one JSON value: Invalid control character at: line 1 column 2 (char 1)",
     b'"\n"': "the body is not one JSON value: Invalid control character at: line 1 column 2 (char 1)",
     b"\x00": "the body is not one JSON value: Expecting value: line 1 column 1 (char 0)",

@@ -38,7 +38,7 @@ BATCH = 100
 
 
 class Lock(Protocol):
-    """What a request waits on: a lock of `threading`, or one that lets other greenlets go on."""
+    """What a request waits on: a lock of `threading`, or a semaphore that lets other greenlets go on."""
 
     def acquire(self, *, timeout: float = ...) -> bool:
         """Wait until it is free, and take it."""
@@ -59,6 +59,12 @@ def _nobody() -> None:
     pass
 
 
+def _held() -> Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Appender:
     """Stores arrivals for all requests of one process."""
 
@@ -66,17 +72,17 @@ class Appender:
         self,
         outbox: Outbox,
         *,
-        lock: Callable[[], Lock] = threading.Lock,
+        held: Callable[[], Lock] = _held,
         aside: Callable[[Callable[[], Stored]], Stored] = _here,
         others_first: Callable[[], None] = _nobody,
     ) -> None:
         """How the requests of this process live together.
 
-        `lock` makes what a request waits on; `aside` runs a transaction, of which there is one at a time;
-        `others_first` lets those requests go on that can.
+        `held` makes a lock that is held, for a request to wait on; `aside` runs a transaction, of which there is one
+        at a time; `others_first` lets those requests go on that can.
         """
         self._outbox = outbox
-        self._lock, self._aside, self._others_first = lock, aside, others_first
+        self._held, self._aside, self._others_first = held, aside, others_first
         self._sql = _Sql(sqlite=outbox.sqlite)
         self._mutex = threading.Lock()
         # The leader is its first; whoever is taken into a batch leaves it.
@@ -92,7 +98,7 @@ class Appender:
         Raises StoreUnavailable when that takes longer than STORE_TIMEOUT or the database refuses. The arrival
         may be stored all the same then: the sender tries again, and dedupe recognises it.
         """
-        ticket = _Ticket(_Rows.of(arrival), self._lock())
+        ticket = _Ticket(_Rows.of(arrival), self._held())
         with self._mutex:
             self._waiting.append(ticket)
             ticket.leads, self._led = not self._led, True
@@ -184,7 +190,6 @@ class _Ticket:
         self.outcome: Outcome | None = None
         # A bare lock, held until somebody wakes us: lighter than an Event.
         self.woken = woken
-        self.woken.acquire()
 
     def left(self) -> float:
         return self.deadline - time.monotonic()

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import gevent
 from flask import Flask
 from gevent import socket
-from gevent.thread import allocate_lock
+from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -65,7 +65,7 @@ class Aside:
     def appender(self, outbox: Outbox) -> Appender:
         """Stores webhooks aside, while the loop's thread reads the next ones."""
         return Appender(
-            outbox, lock=allocate_lock, aside=partial(_run, self._store), others_first=partial(gevent.sleep, 0)
+            outbox, held=partial(Semaphore, 0), aside=partial(_run, self._store), others_first=partial(gevent.sleep, 0)
         )
 
     def all_but_quick(self, app: Flask) -> None:
