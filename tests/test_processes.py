@@ -1,11 +1,13 @@
 """The relay as the real processes that a platform starts, kills and starts again."""
 
+import fcntl
 import json
 import os
 import random
 import re
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +130,55 @@ def test_who_delivers_and_who_takes_in_end_with_each_other_however_one_of_them_d
     with serving(env, tmp_path / "relay.log") as relay:
         relay.popen.kill()  # the one that delivers, alone
         eventually(lambda: not _answers(env), within=30)
+
+
+@contextmanager
+def _held(env: dict[str, str]) -> Iterator[None]:
+    """Somebody else has the turn to write to the SQLite file, and keeps it."""
+    with Path(env["DATABASE_URL"].removeprefix("sqlite:///") + ".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_while_nothing_can_be_stored_the_process_lives_and_says_503(tmp_path, env):
+    with serving({**env, "RELAY_DISPATCHER": "off"}, tmp_path / "relay.log"), ThreadPoolExecutor(4) as pool:
+        with _held(env):
+            waiting = [pool.submit(post, _url(env), MAPPING, _incident(number), {}) for number in range(4)]
+            time.sleep(0.3)
+            assert _answers(env)
+            assert not any(one.done() for one in waiting), "and nobody was told anything yet"
+            refused = [one.result() for one in waiting]
+        assert {one.status_code for one in refused} == {503}
+        assert all(int(one.headers["Retry-After"]) > 0 for one in refused)
+        assert _take(env, 9)
+
+
+def test_webhooks_are_taken_in_while_ten_thousand_events_are(tmp_path, env):
+    env = {**env, "RELAY_ADMIN_TOKEN": "token-of-the-tests", "RELAY_DISPATCHER": "off"}
+    many = [_custom(number) for number in range(10_000)]
+    with serving(env, tmp_path / "relay.log"), ThreadPoolExecutor(1) as pool:
+        posted = pool.submit(
+            requests.post,
+            f"{_url(env)}/events/?format=name",
+            json=many,
+            auth=("ci", env["RELAY_ADMIN_TOKEN"]),
+            timeout=60,
+        )
+        meanwhile = 0
+        while not posted.done():
+            assert _take(env, meanwhile)
+            meanwhile += 1
+        assert posted.result().status_code == 201
+        assert meanwhile > 5, "in one process"
+
+
+def _custom(number: int) -> dict[str, object]:
+    at = "2026-10-01T10:00:00Z"
+    fields = {"displayName": f"event {number}", "description": "d", "url": "https://acme.example/", "lastUpdated": at}
+    about = {"id": f"e{number}", "icon": "INFO"}
+    return {
+        "custom": {**fields, "externalEventSourceId": "s", "updateSequenceNumber": 1, "customEventProperties": about}
+    }
 
 
 def test_an_open_idle_connection_does_not_hold_the_end_up(tmp_path, env):
