@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from relay.dispatch.quota import Quota
 from relay.model import Answer, Claim, Lane
-from relay.outbox.append import event_row
+from relay.outbox.rows import event_row
 from tests.simulation import BEGIN, World, event
 
 PLENTY = Quota(limit=1_000_000, window_ms=60_000)

@@ -1,7 +1,7 @@
 """What a Compass event is about: its entity, the entity's state after it, and its place among the updates."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,16 @@ def identify(event: Mapping[str, Any], *, component: str | None = None) -> Ident
     )
 
 
-# JSON keeps the parts apart, whatever characters they hold.
-_as_text = json.JSONEncoder(ensure_ascii=False).encode
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _as_text(parts: Sequence[str | int | None]) -> str:
+    """The parts as a JSON list, which keeps them apart, whatever characters they hold.
+
+    Put together here, because the encoder takes several times as long for a list as for its texts.
+    """
+    return f"[{', '.join(['null' if part is None else _quoted(part) for part in parts])}]"
+
 
 # The vendor's names are irregular.
 _PROPERTIES = {"custom": "customEventProperties", "push": "pushEventProperties"}

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from relay.model import Arrival, Coalesce, Event, EventStatus, Lane, Translated
 from relay.outbox import Outbox
-from relay.outbox.append import event_row, webhook_row
+from relay.outbox.rows import event_row, webhook_row
 from relay.outbox.tables import events, webhooks
 from relay.outbox.views import EVENT, EventView, as_view
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from relay.errors import RelayError
 from relay.model import Event, EventStatus, Translated, Translation, WebhookStatus
 from relay.outbox import Outbox, standing
-from relay.outbox.append import INSERT_EVENT, event_row, translation_row
+from relay.outbox.rows import INSERT_EVENT, event_row, translation_row
 
 
 class Outcome(StrEnum):
