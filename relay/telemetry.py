@@ -67,12 +67,7 @@ def configure_logging(
             )
         )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _timestamp,
-            *finish,
-        ],
+        processors=[_completed, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
@@ -80,12 +75,7 @@ def configure_logging(
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.add_log_level,
-                _timestamp,
-                _library_line,
-            ],
+            foreign_pre_chain=[structlog.processors.add_log_level, _library_line, _completed],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
         )
     )
@@ -121,9 +111,16 @@ class _Output:
         return self._stream.isatty()
 
 
-def _timestamp(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    line["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return line
+def _completed(_logger: WrappedLogger, method: str, line: EventDict) -> EventDict:
+    """The line with its time, its level and what is bound to the request, in the order in which people read it."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {
+        "timestamp": f"{now[:-6]}Z",  # without its +00:00
+        "level": line.pop("level", method),
+        "event": line.pop("event", ""),
+        **structlog.contextvars.get_contextvars(),
+        **line,
+    }
 
 
 def _library_line(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -147,13 +144,13 @@ class _Redactor:
     def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
         return {
             key: self._value(value, 0) if _fate(key) == "shown" else self._field(key, value, 0)
-            for key, value in _in_order(line).items()
+            for key, value in line.items()
         }
 
     def as_json(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
         """The same as JSON text. Most lines have nothing to be masked, and are found to have none at one look."""
         if all(type(value) in _PLAIN and _fate(key) == "shown" for key, value in line.items()):
-            text = json.dumps(_in_order(line))
+            text = json.dumps(line)
             if self._written is None or not self._written.search(text):
                 return text
         return json.dumps(self(logger, method, line))
@@ -185,10 +182,6 @@ class _Redactor:
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
-def _in_order(line: EventDict) -> EventDict:
-    return {**{key: line[key] for key in ("timestamp", "level", "event") if key in line}, **line}
 
 
 @functools.lru_cache(maxsize=1024)
