@@ -2,11 +2,14 @@
 
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -14,13 +17,16 @@ from hypothesis import strategies as st
 
 from relay.dispatch.policy import judge
 from relay.dispatch.quota import Quota
-from relay.model import Answer, Claim, Coalesce, Event, Lane
+from relay.model import Answer, Claim, Coalesce, Event, Lane, StoredEvent
 from relay.outbox import Outbox, claims
 from relay.outbox.claims import LEASE_MS, Wait, Why
+from relay.outbox.entities import BATCH
 from tests.simulation import BEGIN, DESTINATION, World, event
 
 QUOTA = Quota(limit=10, window_ms=12_000)
 HOLD_MS = 12_100
+
+on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -158,6 +164,17 @@ def test_after_a_request_without_an_answer_nothing_older_is_sent(world: World):
     assert rows[newer.id]["status"] == "delivered"
 
 
+def test_after_a_lost_lease_nothing_older_is_sent(world: World):
+    [newer] = world.arrive(event(order=BEGIN + 10))
+    claimed(world)
+    world.real += LEASE_MS
+    [older] = world.arrive(event(state="RESOLVED", order=BEGIN + 5))
+    world.drain()
+    rows = world.events()
+    assert (rows[older.id]["status"], rows[older.id]["successor_id"]) == ("superseded", newer.id)
+    assert rows[newer.id]["status"] == "delivered"
+
+
 def test_a_dead_letter_does_not_move_its_entity_on(world: World):
     world.arrive(event(order=BEGIN + 10))
     world.settle(claimed(world), Answer(400))
@@ -226,10 +243,38 @@ def test_an_event_that_failed_twice_lets_a_newer_one_of_its_entity_pass(world: W
     assert (row["failures"], row["status"], row["successor_id"]) == (2, "superseded", newer.id)
 
 
+@on_postgresql
+def test_what_is_stored_while_its_entity_is_put_in_order_does_not_wait_behind_what_failed(world: World):
+    for state in ("OPEN", "OPEN", "RESOLVED"):
+        if state not in [row["state"] for row in world.events().values()]:
+            world.arrive(event("a", state, BEGIN))
+        world.settle(next_claim(world), Answer(500))
+        world.arrive(event("another", None, lane=Lane.URGENT))
+        world.settle(claimed(world), Answer(202))  # or the destination would count as down
+    last = next_claim(world)
+    stored: list[StoredEvent] = []
+
+    def another_process(_c: object, _cursor: object, sql: str, *_: object) -> None:
+        if sql.lstrip().startswith("SELECT id, source_order") and not stored:
+            stored.extend(world.arrive(event("a", "OPEN", BEGIN + 2, lane=Lane.URGENT)))
+
+    sa.event.listen(world.outbox.engine, "after_cursor_execute", another_process)
+    world.settle(last, Answer(500))
+    sa.event.remove(world.outbox.engine, "after_cursor_execute", another_process)
+    assert claimed(world).event == stored[0].id
+
+
 def test_more_events_of_one_entity_than_are_looked_at_together(world: World):
     runs = [*["OPEN"] * 1100, "RESOLVED", *["OPEN"] * 600]
     stored = world.arrive(*(event("a", state, BEGIN + n) for n, state in enumerate(runs)))
     assert [claim.event for claim in world.drain()] == [stored[n].id for n in (1099, 1100, 1700)]
+
+
+def test_however_many_of_one_entity_wait_behind_a_retry_nobody_wades_through_them(world: World):
+    [first, *_] = world.arrive(*(event("a", order=BEGIN + n, coalesce=Coalesce.OFF) for n in range(BATCH + 100)))
+    world.settle(claimed(world), Answer(500))
+    wait = waits(world)
+    assert (wait.why, wait.until) == (Why.DUE, world.events()[first.id]["due_at"])
 
 
 # The quota and the order of the backlog
@@ -288,6 +333,60 @@ def test_a_stream_of_urgent_events_does_not_starve_what_has_waited_long(world: W
     pytest.fail("it waits for ever")
 
 
+# What somebody else's transaction holds
+
+
+@contextmanager
+def held_by_hand(url: str, *held: StoredEvent) -> Iterator[None]:
+    """Somebody has changed these events in a session of their own, and has not committed yet."""
+    with psycopg.connect(url) as session:
+        session.execute("UPDATE events SET reason = 'by hand' WHERE id = ANY(%s)", [[one.id for one in held]])
+        yield
+        session.rollback()
+
+
+@on_postgresql
+def test_a_claim_passes_over_an_event_that_somebody_else_holds(world: World, database_url: str):
+    [first] = world.arrive(event("a"))
+    [second] = world.arrive(event("b"))
+    with held_by_hand(database_url, first):
+        began = time.monotonic()
+        assert claimed(world).event == second.id
+        assert waits(world).why is Why.DUE
+        assert time.monotonic() - began < 1
+    assert claimed(world).event == first.id
+
+
+@on_postgresql
+@pytest.mark.parametrize("which", [0, 1])
+def test_it_passes_over_an_entity_of_which_somebody_else_holds_any_event(world: World, database_url: str, which: int):
+    """Else it would wait for that one, or send a change of state before the one that came first."""
+    of_one = world.arrive(event("a", "OPEN", BEGIN), event("a", "RESOLVED", BEGIN + 1))
+    [other] = world.arrive(event("b"))
+    with held_by_hand(database_url, of_one[which]):
+        began = time.monotonic()
+        assert claimed(world).event == other.id
+        assert waits(world).why is Why.DUE
+        assert time.monotonic() - began < 1
+    assert [claim.event for claim in world.drain()] == [one.id for one in of_one]
+
+
+@on_postgresql
+def test_a_lost_lease_that_somebody_else_holds_is_taken_back_later(world: World, database_url: str):
+    lost = world.arrive(event("a", "OPEN", BEGIN), event("a", "RESOLVED", BEGIN + 1))
+    claimed(world)
+    [other] = world.arrive(event("b"))
+    world.real += LEASE_MS
+    for held in lost:
+        with held_by_hand(database_url, held):
+            began = time.monotonic()
+            claim = claimed(world)
+            assert claim.event == other.id
+            assert time.monotonic() - began < 1
+        claims.release(world.outbox, claim)
+    assert [claim.event for claim in world.drain() if claim.event != other.id] == [one.id for one in lost]
+
+
 # The destination's trouble
 
 
@@ -312,6 +411,18 @@ def test_a_missing_event_source_costs_one_request(world: World):
     assert statuses(world) == [*["unrouted"] * 5, "pending"]
     assert {row["reason"] for row in world.events().values()} == {None, "answered 404: event source is not found"}
     assert len(world.drain()) == 1
+
+
+def test_what_waited_behind_an_event_without_its_source_goes_on_if_its_own_is_there(world: World):
+    world.arrive(event("a", "OPEN", event_source="gone"), event("b", event_source="gone"))
+    [behind] = world.arrive(event("a", "RESOLVED", event_source="there"))
+    first = claimed(world)
+    world.real += 1
+    claims.release(world.outbox, first)
+    claim = claimed(world)
+    assert claim.body["incident"]["id"] == "b"
+    world.settle(claim, Answer(404, message="event source is not found"))
+    assert claimed(world).event == behind.id
 
 
 def test_a_429_pauses_everything_and_counts_against_nothing(world: World):
@@ -400,6 +511,20 @@ def test_when_the_clock_steps_everybody_pauses_one_window_and_then_goes_on(world
     assert world.compass.most_in_a_window(QUOTA.window_ms) <= QUOTA.limit
 
 
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
+def test_after_a_step_what_is_on_its_way_is_not_sent_again_at_once(world: World, step_ms: int):
+    steady = world.steady()
+    world.arrive(event())
+    assert isinstance(world.claim(steady), Claim)
+    world.offset += step_ms
+    world.claim(steady)
+    world.real += LEASE_MS - 1
+    assert isinstance(world.claim(steady), Wait)
+    assert statuses(world) == ["sending"]
+    world.real += 1
+    assert isinstance(world.claim(steady), Claim)
+
+
 def test_after_a_step_the_slots_of_requests_under_way_stay_held(world: World):
     steady = world.steady()
     world.arrive(*(event(f"e{n}", lane=Lane.URGENT) for n in range(30)))
@@ -443,6 +568,15 @@ def test_a_clock_that_was_set_back_while_nothing_ran_does_not_stop_delivery(worl
     assert waits(world).why is Why.TROUBLE
     assert len(world.drain()) == 1
     assert world.real - BEGIN < 120_000
+
+
+def test_a_clock_that_goes_back_a_little_holds_nothing_up_while_there_are_free_slots(world: World):
+    steady = world.steady()
+    world.arrive(event("a"), event("b"))
+    world.real += 1000
+    assert isinstance(world.claim(steady), Claim)
+    world.offset -= QUOTA.margin_ms // 4
+    assert isinstance(world.claim(steady), Claim)
 
 
 # The forecast

@@ -1,7 +1,8 @@
 """Dispatch's side of the outbox: an event is claimed with a slot of the quota, and settled once.
 
 All of it is decided under a lock on the destination's row, so that threads, processes and machines agree. On
-SQLite the turn to write is that lock.
+SQLite the turn to write is that lock. On PostgreSQL somebody else may hold a row of an event all the same, by hand:
+a claim passes its entity over (SKIP LOCKED), so that it never holds up the whole destination.
 """
 
 import json
@@ -19,7 +20,7 @@ from relay.dispatch.quota import Quota
 from relay.dispatch.steady import Reading, Steady
 from relay.model import Answer, Claim, EventStatus, Lane
 from relay.outbox import Outbox, standing
-from relay.outbox.entities import arrange, look_ahead, move_on, take_number
+from relay.outbox.entities import arrange, heads, hold, look_ahead, move_on, put_off, take_number
 from relay.outbox.standing import Frozen, Standing
 
 LEASE_MS = 30_000
@@ -94,21 +95,26 @@ def claim(outbox: Outbox, destination: str, *, quota: Quota, token: str, steady:
             )
             standing.freeze(connection, destination, frozen, backwards=absurd or reading.stepped_ms < 0)
             return Wait(frozen.until, Why.TROUBLE, now)
-        _take_back(connection, destination, now)
+        _take_back(connection, outbox, destination, now)
         if (wait := _must_wait(connection, here, quota, held, now)) is not None:
             return wait
-        unhurried_at = here.paced_at + quota.pace_ms(held, now)
+        pace = quota.pace_ms(held, now)
+        # The clock may have gone back a little since.
+        unhurried_at = here.paced_at + pace if pace else now
         for _ in range(TRIES):
-            heads = _heads(connection, destination)
+            first = heads(connection, outbox, destination)
             head = choose(
-                heads,
+                first,
                 now=now,
                 turn=here.claims,
                 unhurried_at=unhurried_at,
                 probing=here.health.probing,
             )
             if not isinstance(head, Head):
-                return Wait(head, Why.PACE if any(one.due_at <= now for one in heads) else Why.DUE, now)
+                return Wait(head, Why.PACE if any(one.due_at <= now for one in first) else Why.DUE, now)
+            if not hold(connection, outbox, destination, head.entity):
+                put_off(connection, head, now)
+                continue
             plan = arrange(connection, destination, head.entity, now)
             if plan.next is None or plan.next.due_at > now:
                 continue
@@ -201,9 +207,12 @@ def _held(connection: sa.Connection, destination: str, now: int) -> Sequence[int
     return connection.scalars(_HELD, {"destination": destination, "now": now}).all()
 
 
-def _take_back(connection: sa.Connection, destination: str, now: int) -> None:
+def _take_back(connection: sa.Connection, outbox: Outbox, destination: str, now: int) -> None:
     """Events whose lease has ended wait again; their requests may have arrived, and keep their slots."""
-    for row in connection.execute(_LOST, {"destination": destination, "now": now}).all():
+    lost = _LOST if outbox.sqlite else _FREE_LOST
+    for row in connection.execute(lost, {"destination": destination, "now": now}).all():
+        if not hold(connection, outbox, destination, row.entity):
+            continue
         connection.execute(_LOST_ATTEMPT, {"event": row.id})
         move_on(connection, row.id, now)
         _back(connection, row.id, due_at=now, counted=False, reason="no answer: the dispatcher went away")
@@ -222,12 +231,6 @@ def _must_wait(connection: sa.Connection, here: Standing, quota: Quota, held: Se
         until = connection.scalar(_ON_ITS_WAY, {"destination": here.name})
         return None if until is None else Wait(until, Why.PROBE, now)
     return None
-
-
-def _heads(connection: sa.Connection, destination: str) -> list[Head]:
-    """The event of each lane that is due first."""
-    rows = (connection.execute(_HEAD, {"destination": destination, "rank": rank.value}).one_or_none() for rank in Lane)
-    return [Head(row.id, row.entity, Lane(row.rank), row.due_at) for row in rows if row is not None]
 
 
 def _lease(connection: sa.Connection, here: Standing, event: int, *, token: str, quota: Quota, now: int) -> Claim:
@@ -304,7 +307,9 @@ def _conclude(connection: sa.Connection, claim: Claim, outcome: Outcome, verdict
             _end(connection, claim.event, EventStatus.DEAD, reason, now)
         case Unrouted(reason):
             _end(connection, claim.event, EventStatus.UNROUTED, reason, now)
-            connection.execute(_UNROUTED_TOO, {"event": claim.event, "reason": reason})
+            if connection.execute(_UNROUTED_TOO, {"event": claim.event, "reason": reason}).rowcount:
+                # What waited behind one of them, with another event source, has nothing to wait for any more.
+                connection.execute(_READY_BEHIND, {"event": claim.event})
 
 
 def _end(connection: sa.Connection, event: int, status: EventStatus, reason: str | None, now: int) -> None:
@@ -318,13 +323,6 @@ def _back(connection: sa.Connection, event: int, *, due_at: int, counted: bool, 
 
 _HELD = sa.text("""
 SELECT held_until FROM attempts WHERE destination = :destination AND held_until > :now ORDER BY held_until
-""")
-
-_HEAD = sa.text("""
-SELECT id, entity, rank, due_at FROM events
-WHERE destination = :destination AND rank = :rank AND status = 'pending' AND ready = 1
-ORDER BY due_at, id
-LIMIT 1
 """)
 
 _ON_ITS_WAY = sa.text("""
@@ -377,6 +375,15 @@ WHERE status = 'pending'
   AND (destination, event_source) IN (SELECT destination, event_source FROM events WHERE id = :event)
 """)
 
+_READY_BEHIND = sa.text("""
+UPDATE events SET ready = 1
+WHERE status = 'pending' AND ready = 0 AND (destination, entity) IN (
+    SELECT u.destination, u.entity
+    FROM events e JOIN events u ON u.destination = e.destination AND u.event_source = e.event_source
+    WHERE e.id = :event AND u.status IN ('dead', 'unrouted') AND u.status = 'unrouted'
+)
+""")
+
 _REVIVE = sa.text("""
 UPDATE events SET status = 'pending', ready = 1, due_at = :due_at, settled_at = NULL
 WHERE id = :event AND status = 'dead'
@@ -386,5 +393,7 @@ _LOST = sa.text("""
 SELECT id, entity FROM events
 WHERE status = 'sending' AND lease_until <= :now AND destination = :destination
 """)
+
+_FREE_LOST = sa.text(f"{_LOST.text} FOR UPDATE SKIP LOCKED")
 
 _LOST_ATTEMPT = sa.text("UPDATE attempts SET outcome = 'lost' WHERE event_id = :event AND outcome IS NULL")

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from relay.dispatch.lanes import Head
 from relay.dispatch.plan import Newest, Place, Plan, Waiting, number_for, plan
 from relay.model import Coalesce, Lane
+from relay.outbox import Outbox
 
 BATCH = 500
 """How many of an entity's waiting events are looked at together."""
+
+SOON_MS = 1000
+"""So much later an entity is looked at again of which somebody else holds an event."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,32 @@ class Ahead:
     """Of these, how many are not due yet."""
 
 
+def heads(connection: sa.Connection, outbox: Outbox, destination: str) -> list[Head]:
+    """The event of each lane that is due first, but for those that somebody else's transaction holds."""
+    question = _HEAD if outbox.sqlite else _FREE_HEAD
+    lanes = ({"destination": destination, "rank": rank.value} for rank in Lane)
+    rows = (connection.execute(question, lane).one_or_none() for lane in lanes)
+    return [Head(row.id, row.entity, Lane(row.rank), row.due_at) for row in rows if row is not None]
+
+
+def hold(connection: sa.Connection, outbox: Outbox, destination: str, entity: bytes) -> bool:
+    """Lock an entity's waiting events; False when somebody else's transaction holds one of them.
+
+    Nothing of ours does: all that changes events which wait takes the destination's lock first. A person who
+    mends rows by hand may, for hours, and nothing but that entity shall wait for it. Only the first BATCH are
+    looked at. What is settled meanwhile waits, and is tried again, until its lease is lost: so for half a
+    minute a destination may be slow, if one of the entity's events was on its way.
+    """
+    if outbox.sqlite:
+        return True  # Whoever may write is alone.
+    return bool(connection.scalar(_HOLD, {"destination": destination, "entity": entity, "batch": BATCH}))
+
+
+def put_off(connection: sa.Connection, head: Head, now: int) -> None:
+    """Look at it again a little later, and at others first."""
+    connection.execute(_PUT_OFF, {"event": head.event, "due_at": now + SOON_MS})
+
+
 def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int) -> Plan:
     """Put an entity's waiting events in order: what is left out is superseded, one is ready, the rest wait.
 
@@ -39,7 +70,8 @@ def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int
     row = connection.execute(_NEWEST, here).one_or_none()
     newest = None if row is None else Newest(_place(row), row.state)
     while True:
-        waiting = [_waiting(row) for row in connection.execute(_WAITING, {**here, "batch": BATCH})]
+        rows = connection.execute(_WAITING, {**here, "batch": BATCH}).all()
+        waiting = [_waiting(row) for row in rows]
         decided = plan(waiting, newest)
         if decided.superseded:
             left_out = [{"event": one.event, "successor": one.successor, "now": now} for one in decided.superseded]
@@ -52,8 +84,13 @@ def arrange(connection: sa.Connection, destination: str, entity: bytes, now: int
             break
     if decided.next is not None:
         ready = {**here, "event": decided.next.event, "rank": decided.rank.value}
-        if len(waiting) > 1:
+        settled = {decided.next.event, *(one.event for one in decided.superseded)}
+        others = [{"event": row.id} for row in rows if row.ready and row.id not in settled]
+        if len(rows) == BATCH:
             connection.execute(_PARK, ready)
+        elif others:
+            # Only what was looked at: what another process stores meanwhile may be one to go first.
+            connection.execute(_PARK_ONE, others)
         connection.execute(_READY, ready)
     return decided
 
@@ -94,6 +131,33 @@ def _waiting(row: sa.Row[tuple[object, ...]]) -> Waiting:
     )
 
 
+_HEAD = sa.text("""
+SELECT id, entity, rank, due_at FROM events
+WHERE destination = :destination AND rank = :rank AND status = 'pending' AND ready = 1
+ORDER BY due_at, id
+LIMIT 1
+""")
+
+_FREE_HEAD = sa.text(f"{_HEAD.text} FOR UPDATE SKIP LOCKED")
+
+_HOLD = sa.text("""
+WITH free AS (
+    SELECT id FROM events
+    WHERE destination = :destination AND entity = :entity AND status = 'pending'
+    ORDER BY source_order, terminal, id
+    LIMIT :batch
+    FOR UPDATE SKIP LOCKED
+), waiting AS (
+    SELECT id FROM events
+    WHERE destination = :destination AND entity = :entity AND status = 'pending'
+    ORDER BY source_order, terminal, id
+    LIMIT :batch
+)
+SELECT NOT EXISTS (SELECT id FROM waiting EXCEPT SELECT id FROM free)
+""")
+
+_PUT_OFF = sa.text("UPDATE events SET due_at = :due_at WHERE id = :event")
+
 _ON_ITS_WAY = sa.text("""
 SELECT id FROM events WHERE destination = :destination AND entity = :entity AND status = 'sending'
 """)
@@ -104,7 +168,7 @@ WHERE destination = :destination AND entity = :entity AND event_id IS NOT NULL
 """)
 
 _WAITING = sa.text("""
-SELECT id, source_order, terminal, state, coalesce, lane, failures, due_at FROM events
+SELECT id, source_order, terminal, state, coalesce, lane, failures, due_at, ready FROM events
 WHERE destination = :destination AND entity = :entity AND status = 'pending'
 ORDER BY source_order, terminal, id
 LIMIT :batch
@@ -120,6 +184,8 @@ _PARK = sa.text("""
 UPDATE events SET ready = 0
 WHERE destination = :destination AND entity = :entity AND status = 'pending' AND ready = 1 AND id <> :event
 """)
+
+_PARK_ONE = sa.text("UPDATE events SET ready = 0 WHERE id = :event")
 
 _READY = sa.text("""
 UPDATE events SET ready = 1, rank = :rank WHERE id = :event AND (ready = 0 OR rank <> :rank)
