@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
+from relay.dispatch.deliver import deliver
 from relay.dispatch.loop import Dispatcher
 from relay.dispatch.quota import Quota
 from relay.model import Answer, Arrival, Claim, Event, Lane, Translated
@@ -168,6 +169,19 @@ def test_stopping_does_not_wait_longer_than_it_may(relay: Relay):
     assert time.monotonic() - began < 1
     go_on.set()
     assert dispatcher.stop()
+
+
+def test_what_is_claimed_at_the_very_end_is_given_back_unsent_with_its_slot(relay: Relay):
+    relay.arrive(event())
+    taker = Taker()
+    result = deliver(relay.outbox, taker, quota=PLENTY, rng=Random(1), claimed=lambda: False)
+    assert isinstance(result, claims.Wait)
+    assert relay.statuses() == ["pending"]
+    assert taker.sent.empty()
+    with relay.outbox.read() as connection:
+        now = relay.outbox.now(connection)
+        [held_until] = connection.exec_driver_sql("SELECT held_until FROM attempts").scalars()
+    assert held_until <= now
 
 
 def test_a_dispatcher_that_follows_goes_on_at_once(relay: Relay):

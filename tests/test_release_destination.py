@@ -1,8 +1,10 @@
 """The Release destination against the sandbox, and against servers that do what the sandbox would not."""
 
 import base64
+import itertools
 import json
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from relay.contract.calendar import KIND, check, identify
@@ -598,6 +601,22 @@ def test_an_array_whose_answer_was_lost_is_in_the_calendar_once(sandbox: Sandbox
     assert [one.method for one in sandbox.calls()] == ["POST", "GET", "GET", "GET"]
     assert len(sandbox.calendar()) == 3
     assert set(statuses(turned)) == {EventStatus.DELIVERED}
+
+
+def test_what_is_claimed_goes_though_the_outbox_refuses_the_rest(sandbox: Sandbox, turned: Outbox) -> None:
+    _several(turned, 3)
+    claimed_so_far = itertools.count()
+
+    def refuse(_c: object, _cursor: object, sql: str, *_: object) -> None:
+        if "FROM destinations" in sql and next(claimed_so_far) == 3:  # the first one looks twice
+            raise sqlite3.OperationalError("disk I/O error")
+
+    sa.event.listen(turned.engine, "before_cursor_execute", refuse)
+    outcomes = deliver(turned, release(sandbox.release_url), quota=QUOTA, rng=Random(0))
+    sa.event.remove(turned.engine, "before_cursor_execute", refuse)
+    assert isinstance(outcomes, tuple)
+    assert [outcome.word for outcome in outcomes] == ["delivered"] * 2
+    assert sorted(statuses(turned)) == [EventStatus.DELIVERED, EventStatus.DELIVERED, EventStatus.PENDING]
 
 
 def test_one_bad_event_of_an_array_harms_no_other(sandbox: Sandbox, turned: Outbox, clock: Clock) -> None:

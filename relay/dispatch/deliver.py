@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from random import Random
 from typing import Any
 
@@ -81,15 +81,19 @@ def _going_along(
     give_back: Callable[[Claim], None],
     age: Callable[[], float],
 ) -> Iterator[Claim]:
-    """What else may go in the same request: all that waits, but nothing that may be there already."""
-    for _ in range(destination.most - 1):
-        further = next_claim() if age() < GATHER else None
-        if not isinstance(further, Claim):
-            return
-        if further.repeat:
-            give_back(further)
-            return
-        yield further
+    """What else may go in the same request: all that waits, but nothing that may be there already.
+
+    A store that refuses meanwhile ends the gathering, and what is claimed goes.
+    """
+    with suppress(StoreUnavailable):
+        for _ in range(destination.most - 1):
+            further = next_claim() if age() < GATHER else None
+            if not isinstance(further, Claim):
+                return
+            if further.repeat:
+                give_back(further)
+                return
+            yield further
 
 
 def _settle(

@@ -54,9 +54,11 @@ class Caller:
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._stopping:
+        last = False
+        while not last:
             self._wanted.wait()
             self._wanted.clear()
+            last = self._stopping
             try:
                 with self._outbox.write() as connection:
                     connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
