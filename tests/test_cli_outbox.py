@@ -1,6 +1,12 @@
 """The commands that show and repeat what is stored, on a real outbox."""
 
 import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,6 +206,55 @@ def test_prune_leaves_what_is_undelivered(relay):
     relay.receive(**NOTE)
     relay.run("prune", "--days", "1")
     assert len(relay.json("webhooks")) == 1
+
+
+MANY = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50000)
+"""
+DEAD = """
+INSERT INTO events (created_at, destination, type, body, entity, source_order, lane, rank, coalesce, status, due_at)
+SELECT 1, 'compass', 'custom', '{}', 'entity ' || n, n, 1, 1, 'transitions', 'dead', 1 FROM numbers
+"""
+OLD = """
+INSERT INTO webhooks (source, received_at, status, mapping, headers, body)
+SELECT 'acme', 1, 'ignored', 'm', '{}', 'x' FROM numbers
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "progress", "left"),
+    [
+        (DEAD, ("replay", "events", "--dead", "--json"), b"done", "SELECT count(*) FROM events WHERE status = 'dead'"),
+        (OLD, ("prune",), b"deleted", "SELECT count(*) FROM webhooks"),
+    ],
+)
+def test_long_work_shows_its_progress_and_can_be_interrupted(relay, tmp_path, rows, arguments, progress, left):
+    database = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+    database.execute(MANY + rows)
+    screen, theirs = pty.openpty()
+    shown, interrupted = b"", False
+    with (tmp_path / "out").open("wb") as out:
+        command = [sys.executable, "-m", "relay", *arguments]
+        running = subprocess.Popen(command, env={**relay.environ, "TERM": "xterm"}, stdout=out, stderr=theirs)
+    os.close(theirs)
+    while True:
+        try:
+            shown += os.read(screen, 1000)
+        except OSError:  # Linux's way to say that nobody writes there any more
+            break
+        if progress in shown and not interrupted:
+            running.send_signal(signal.SIGINT)
+            interrupted = True
+    assert running.wait(30) == 130, shown
+    assert b"interrupted" in shown
+    [(kept,)] = database.execute(left)
+    assert 0 < kept < 50_000
+    if "--json" in arguments:
+        # What was under way at that very moment may be done and not be told.
+        told = json.loads((tmp_path / "out").read_bytes())
+        assert len(told) in {50_000 - kept, 50_000 - kept - 1}
+    os.close(screen)
+    database.close()
 
 
 def test_the_configuration_is_shown_with_secrets_masked(relay):

@@ -108,7 +108,7 @@ def prune_command(days: int | None) -> None:
     with opened() as (settings, outbox):
         with outbox.read() as connection:
             before = outbox.now(connection) - (days or settings.retention_days) * DAY_MS
-        removed = 0
+        removed, interrupted = 0, False
         try:
             with Progress(console=Console(stderr=True), transient=True) as progress:
                 step = progress.add_task("pruning", total=None)
@@ -116,8 +116,11 @@ def prune_command(days: int | None) -> None:
                     removed += count
                     progress.update(step, completed=removed, description=f"{removed} deleted")
         except KeyboardInterrupt:
-            click.echo("interrupted; the rest stays for the next time", err=True)
+            interrupted = True
     click.echo(f"{removed} webhooks and events of your own from before {when(before)} UTC deleted", err=True)
+    if interrupted:
+        click.echo("interrupted; the rest stays for the next time", err=True)
+        sys.exit(130)
 
 
 @click.command()
