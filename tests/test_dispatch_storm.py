@@ -1,4 +1,4 @@
-"""An incident storm in simulated time: how many requests it takes, how long, and who waits."""
+"""An incident storm in simulated time, on both databases: how many requests it takes, how long, and who waits."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -43,7 +43,7 @@ class Storm:
         )
 
 
-def storm(*, webhooks: int, incidents: int, low: int, minutes: float, seed: int = 1) -> Storm:
+def storm(url: str, *, webhooks: int, incidents: int, low: int, minutes: float, seed: int = 1) -> Storm:
     """So many webhooks about so many incidents within minutes, and others of low priority at the beginning."""
     rng = Random(seed)
     moments = sorted(rng.randrange(int(minutes * MINUTE)) for _ in range(webhooks))
@@ -60,7 +60,7 @@ def storm(*, webhooks: int, incidents: int, low: int, minutes: float, seed: int 
         one = event(name, history[-1], BEGIN + moment, lane=Lane.URGENT, terminal=False)
         arrivals.append((BEGIN + moment, one))
     arrivals += [(BEGIN, event(f"comment {n}", None, BEGIN, lane=Lane.LOW)) for n in range(low)]
-    world = World(COMPASS)
+    world = World(COMPASS, url)
     sent = world.run(arrivals, took_ms=TOOK_MS)
     least = sum(len(list(groupby(history))) for history in states.values()) + low
     for name, history in states.items():
@@ -81,8 +81,8 @@ def check(result: Storm) -> None:
     assert low_by_then <= 0.2 * (len(result.sent) - len(urgent)), "urgent ones were not drained first"
 
 
-def test_a_storm_takes_hardly_more_requests_than_the_least_possible():
-    result = storm(webhooks=1000, incidents=20, low=250, minutes=0.2)
+def test_a_storm_takes_hardly_more_requests_than_the_least_possible(database_url: str):
+    result = storm(database_url, webhooks=1000, incidents=20, low=250, minutes=0.2)
     check(result)
     # While it still comes in there are free slots, and updates that change no state use some of them.
     assert len(result.sent) <= result.least + 2 * 20
@@ -90,8 +90,10 @@ def test_a_storm_takes_hardly_more_requests_than_the_least_possible():
 
 @pytest.mark.long
 @pytest.mark.parametrize(("minutes", "more"), [(1, 1.04), (10, 1.35)])
-def test_ten_thousand_webhooks_about_fifty_incidents_and_two_thousand_others(minutes: int, more: float):
-    result = storm(webhooks=10_000, incidents=50, low=2000, minutes=minutes)
+def test_ten_thousand_webhooks_about_fifty_incidents_and_two_thousand_others(
+    database_url: str, minutes: int, more: float
+):
+    result = storm(database_url, webhooks=10_000, incidents=50, low=2000, minutes=minutes)
     check(result)
     assert len(result.sent) <= more * result.least
     waited = sorted(changes_waited(result))

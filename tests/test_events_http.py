@@ -643,6 +643,8 @@ def whole_relay(folder: Path) -> tuple[dict[str, str], str]:
 
 def test_ten_thousand_events_survive_a_kill_right_behind_the_201(tmp_path: Path) -> None:
     env, url = whole_relay(tmp_path)
+    # Nobody claims one of them before they are counted.
+    env["RELAY_DISPATCHER"] = "off"
     body = json.dumps([custom(number) for number in range(10_000)]).encode()
     assert len(body) > 2 * 1_048_576, "more than a webhook may have"
     with (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from relay.model import (
     Unmatched,
     WebhookStatus,
 )
-from relay.outbox import Outbox, claims, views
+from relay.outbox import Outbox, claims, standing, views
 from relay.outbox.replay import Outcome, Replayed, Retranslation, StoredWebhook, replay_events, replay_webhooks
 from tests.outboxes import QUOTA, REFUSED, event, events_of, send, store
 
@@ -147,6 +148,23 @@ def test_a_replay_that_is_interrupted_has_done_what_it_told(outbox: Outbox) -> N
     states = [seen(outbox, one).status for one in made]
     assert [one.id for one in told] == made[:2]
     assert states == [EventStatus.PENDING, EventStatus.PENDING, EventStatus.DEAD]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_replay_waits_for_its_turn_while_somebody_claims_or_settles(outbox: Outbox, database_url: str) -> None:
+    (dead,) = stored(outbox, event())
+    send(outbox, [REFUSED])
+    done: list[Replayed] = []
+    thread = threading.Thread(target=lambda: done.extend(again(outbox, [dead])))
+    dispatcher = Outbox(database_url)
+    with dispatcher.write() as connection:
+        standing.lock(connection, dispatcher, "compass")
+        thread.start()
+        thread.join(0.5)
+        assert done == []
+    thread.join(10)
+    dispatcher.close()
+    assert done == [Replayed(dead, Outcome.QUEUED)]
 
 
 def test_two_replays_at_once_send_nothing_twice(outbox: Outbox) -> None:

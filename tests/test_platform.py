@@ -10,10 +10,15 @@ import requests
 import yaml
 from packaging.requirements import Requirement
 
+from relay.dispatch.policy import Delivered
 from relay.mapping import load_mappings
-from relay.runtime import warnings
+from relay.model import Translated
+from relay.outbox import CONNECTIONS, claims
+from relay.outbox.migrations import migrate
+from relay.runtime import assemble, gauges, load, warnings
 from relay.settings import NEEDED_TO_DELIVER, load_settings, variables
 from relay.telemetry import DestinationGauges, counter_metrics, outbox_metrics, render
+from tests.outboxes import REFUSED, event, send, store
 from tests.pins import direct, needed, normal
 from tests.running import ROOT, SECRET, environment, eventually, free_port, process, serving
 
@@ -132,6 +137,13 @@ def test_the_words_in_the_alerts_are_words_that_the_relay_counts():
             assert f'"{value}"' in text, value
 
 
+def test_the_connections_in_the_manual_are_those_that_are_opened_and_fit_a_small_plan():
+    """A process that delivers listens on one more."""
+    web, beside, worker = (int(most) for most in re.findall(r"\| at most (\d+) \|", OPERATIONS))
+    assert (web, beside, worker) == (CONNECTIONS, CONNECTIONS + 1, CONNECTIONS + 1)
+    assert 3 * 2 * web + 2 * worker < 20
+
+
 # --- how it runs there
 
 
@@ -148,6 +160,26 @@ def test_sqlite_on_a_disk_that_does_not_last_is_warned_about():
 def env(tmp_path):
     nobody = f"http://127.0.0.1:{free_port()}"
     return environment(f"sqlite:///{tmp_path}/relay.db", compass_url=nobody, port=free_port(), DYNO="web.1")
+
+
+def test_what_is_told_of_a_destination_is_what_the_outbox_holds(env):
+    relay = assemble(*load(env, delivers=True))
+    migrate(relay.outbox)
+    store(relay.outbox, Translated("incident", (event("a"), event("b", order=1), event("b", order=2), event("c"))))
+    assert gauges(relay)["compass"].slots_free == 100
+    send(relay.outbox, [Delivered(), REFUSED])
+    told = gauges(relay)["compass"]
+    assert (told.state, told.slots_held, told.slots_free) == ("open", 2, 98)
+    assert told.events == {("pending", "normal"): 1, ("dead", "normal"): 1}
+    assert told.forecast_requests == 1
+    assert told.forecast_seconds < 1
+    with relay.outbox.write() as connection:
+        connection.exec_driver_sql("UPDATE events SET created_at = created_at - 90000 WHERE status = 'pending'")
+    claims.pause(relay.outbox, "compass")
+    told = gauges(relay)["compass"]
+    assert told.state == "paused"
+    assert 90 <= told.oldest_pending_seconds < 120
+    relay.outbox.close()
 
 
 def test_a_request_keeps_the_routers_id_in_its_answer_and_in_every_line(tmp_path, env):
