@@ -29,7 +29,11 @@ FAULTS: list[dict[str, object]] = [
     {"drop": "before"},
     {"drop": "after"},
     {"html": True, "status": 200},
+    {"redirect": "https://login.example.com/"},
+    {"status": 401},
+    {"type": "STORE_CONFLICT_EXCEPTION"},
 ]
+"""Every kind there is, but for the answers that refuse an event for good: a dead letter would be right then."""
 
 
 class Crowd:
