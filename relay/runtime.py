@@ -22,7 +22,7 @@ from relay.intake import Intake, read_json, secrets_of
 from relay.mapping import load_mappings
 from relay.mapping.compiled import Mapping
 from relay.model import EventStatus, Webhook
-from relay.outbox import CONNECTIONS, Outbox, claims, database_url, upkeep, views
+from relay.outbox import Outbox, claims, database_url, upkeep, views
 from relay.outbox.append import Appender
 from relay.outbox.replay import Retranslation, StoredWebhook
 from relay.settings import NEEDED_TO_DELIVER, NEEDED_WITH_RELEASE, Settings, load_settings, mappings_folder
@@ -83,15 +83,13 @@ def assemble(
     settings: Settings,
     mappings: Members[str, Mapping],
     *,
-    connections: int = CONNECTIONS,
     appender: Callable[[Outbox], Appender] = Appender,
 ) -> Relay:
     """One process's relay. Call it after the fork; `Relay.outbox.close()` ends it.
 
-    `connections` is the most that it opens to PostgreSQL; a dispatcher listens on one more. `appender` stores what
-    is taken in.
+    `appender` stores what is taken in.
     """
-    outbox = Outbox(settings.database_url, connections=connections)
+    outbox = Outbox(settings.database_url)
     return Relay(
         settings=settings,
         mappings=mappings,

@@ -6,6 +6,8 @@ import os
 import random
 import re
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +181,74 @@ def _custom(number: int) -> dict[str, object]:
     return {
         "custom": {**fields, "externalEventSourceId": "s", "updateSequenceNumber": 1, "customEventProperties": about}
     }
+
+
+def _begin(env: dict[str, str], source: str, *, length: int) -> socket.socket:
+    """A connection on which a body of this length was announced."""
+    client = socket.create_connection(("127.0.0.1", int(env["PORT"])), timeout=10)
+    client.sendall(f"POST /webhooks/{source} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    return client
+
+
+def test_a_flood_that_nobody_reads_holds_nobody_up_and_is_cut_off(tmp_path, env):
+    with (
+        serving(env, tmp_path / "relay.log"),
+        _begin(env, "unknown", length=10**12) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def flood() -> None:
+            while True:
+                client.sendall(bytes(1_000_000))
+
+        flooding = pool.submit(flood)
+        answered = [requests.get(f"{_url(env)}/healthz", timeout=1).status_code for _ in range(20)]
+        assert set(answered) == {200}
+        assert isinstance(flooding.exception(timeout=30), OSError)
+
+
+def test_a_body_in_the_smallest_chunks_holds_nobody_up(tmp_path, env):
+    with serving(env, tmp_path / "relay.log"), ThreadPoolExecutor(1) as pool:
+
+        def send() -> bytes:
+            with socket.create_connection(("127.0.0.1", int(env["PORT"])), timeout=60) as client:
+                client.sendall(b"POST /webhooks/pagerduty HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+                client.sendall(b"1\r\n1\r\n" * 900_000 + b"0\r\n\r\n")
+                return client.recv(100)
+
+        sending, meanwhile = pool.submit(send), 0
+        while not sending.done():
+            assert _answers(env)
+            meanwhile += 1
+        assert sending.result().startswith(b"HTTP/1.1 401 ")
+        assert meanwhile > 10
+
+
+def test_a_body_that_breaks_off_is_the_senders_affair(tmp_path, env):
+    with serving(env, tmp_path / "relay.log") as relay:
+        with _begin(env, MAPPING.source, length=100) as client:
+            client.sendall(b"{")
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+        with _begin(env, MAPPING.source, length=100) as client:
+            client.sendall(b"{")
+            time.sleep(0.2)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+        eventually(lambda: relay.printed().count('"malformed_body"') == 2)
+        assert "web.fault" not in relay.printed()
+
+
+@pytest.mark.long
+def test_a_body_that_stops_coming_is_given_up_and_does_not_hold_the_end_up(tmp_path, env):
+    with serving(env, tmp_path / "relay.log") as relay:
+        with _begin(env, MAPPING.source, length=100) as client:
+            client.settimeout(60)
+            client.sendall(b"{")
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+        with _begin(env, MAPPING.source, length=100) as client:
+            began = time.monotonic()
+            assert relay.terminate() == 0
+            assert time.monotonic() - began < 25
 
 
 def test_an_open_idle_connection_does_not_hold_the_end_up(tmp_path, env):

@@ -1,10 +1,11 @@
 """Commands that run for long: serve, worker, migrate, sandbox; and config, which shows how they are set up."""
 
 import json
+import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping as Members
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
@@ -73,15 +74,15 @@ def worker() -> None:
 def _deliver(settings: Settings, mappings: Members[str, Mapping], web_side: WebSide | None) -> NoReturn:
     """Deliver until SIGTERM or SIGINT, with or without a web side beside; then exit."""
     relay = assemble(settings, mappings)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    end = {signal.SIGTERM, signal.SIGINT}
+    # Before there are threads: they all leave these signals to `sigwait`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, end)
     delivering = dispatcher(relay)
     delivering.start()
     relay.counting.start()
     if web_side is not None:
-        web_side.listen(delivering.wake, stopping.set)
-    stopping.wait()
+        web_side.listen(delivering.wake, partial(os.kill, os.getpid(), signal.SIGTERM))
+    signal.sigwait(end)
     if web_side is not None:
         web_side.terminate()
     finished = delivering.stop(STOP_WITHIN - 2)

@@ -22,7 +22,10 @@ STORE_TIMEOUT = 3.0
 """Seconds that a writer waits for its turn before the store counts as unavailable."""
 
 CONNECTIONS = 2
-"""The most connections of one process to PostgreSQL: one to take in or to deliver, one for all the rest."""
+"""The most connections of one process to PostgreSQL: one to take in or to deliver, one for all the rest.
+
+Whoever needs one more waits; a dispatcher listens on one of its own beside them.
+"""
 
 IDLE_TIMEOUT = 10.0
 """Seconds after which PostgreSQL ends a transaction whose process says nothing more.
@@ -70,11 +73,10 @@ class Outbox:
     not answer, the first question raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], int] = machine_clock, connections: int = CONNECTIONS) -> None:
-        """`connections` is the most that are opened to PostgreSQL; whoever needs one more waits."""
+    def __init__(self, url: str, *, clock: Callable[[], int] = machine_clock) -> None:
         self.url = database_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgresql_engine(self.url, connections)
+        self.engine = _sqlite_engine(self.url) if self.sqlite else _postgresql_engine(self.url)
         self.on_commit: Callable[[], None] = _nobody_listens
         """Called after every commit that stored something to send; set by whoever runs a dispatcher here."""
         self._clock = clock
@@ -247,7 +249,7 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL, connections: int) -> Engine:
+def _postgresql_engine(url: URL) -> Engine:
     # A server that vanishes says no good-bye; what DATABASE_URL itself says counts more.
     mindful = {
         "connect_timeout": str(int(STORE_TIMEOUT)),
@@ -260,7 +262,7 @@ def _postgresql_engine(url: URL, connections: int) -> Engine:
         url.set(query={**mindful, **url.query}),
         # After a restart of the server the first question finds new connections, instead of failing.
         pool_pre_ping=True,
-        pool_size=connections,
+        pool_size=CONNECTIONS,
         max_overflow=0,
         pool_timeout=STORE_TIMEOUT,
     )

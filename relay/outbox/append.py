@@ -87,12 +87,14 @@ class Appender:
         with self._mutex:
             self._waiting.append(ticket)
             ticket.leads, self._led = not self._led, True
-        if not ticket.leads:
-            ticket.woken.acquire(timeout=STORE_TIMEOUT)
-        if ticket.leads:
-            self._lead(ticket)
-        elif ticket.outcome is None:
-            self._withdraw(ticket)
+        try:
+            if not ticket.leads:
+                ticket.woken.acquire(timeout=STORE_TIMEOUT)
+            if ticket.leads:
+                self._lead(ticket)
+        finally:
+            if ticket.leads or ticket.outcome is None:
+                self._withdraw(ticket)
         match ticket.outcome:
             case Receipt() as receipt:
                 return receipt
@@ -102,19 +104,16 @@ class Appender:
                 raise StoreUnavailable(f"the outbox did not store within {STORE_TIMEOUT:.0f} s")
 
     def _lead(self, own: "_Ticket") -> None:
-        try:
-            # As long as more come at once, they come along: the commit costs them nothing.
-            before = 0
-            while before < len(self._waiting) < BATCH:
-                before = len(self._waiting)
-                self._others_first()
-            stored = self._aside(lambda: self._commit(own))
-            for ticket, outcome in stored:
-                ticket.settle(outcome)
-            if any(isinstance(outcome, Receipt) and outcome.events for _, outcome in stored):
-                self._outbox.on_commit()
-        finally:
-            self._withdraw(own)
+        # As long as more come at once, they come along: the commit costs them nothing.
+        before = 0
+        while before < len(self._waiting) < BATCH:
+            before = len(self._waiting)
+            self._others_first()
+        stored = self._aside(lambda: self._commit(own))
+        for ticket, outcome in stored:
+            ticket.settle(outcome)
+        if any(isinstance(outcome, Receipt) and outcome.events for _, outcome in stored):
+            self._outbox.on_commit()
 
     def _commit(self, own: "_Ticket") -> Stored:
         """What became of everybody who waits, in one transaction; of the leader alone, if there is none."""
@@ -128,7 +127,9 @@ class Appender:
             if not batch:
                 return [(own, refusal)]
             outcomes = self._one_by_one(batch)
-        except Exception:  # noqa: BLE001 - whatever the driver thinks of one row, the other rows are good
+        except Exception as error:  # noqa: BLE001 - whatever the driver thinks of one row, the other rows are good
+            if not batch:
+                return [(own, StoreUnavailable(f"the outbox cannot be written to: {error}"))]
             outcomes = self._one_by_one(batch)
         return list(zip(batch, outcomes, strict=True))
 
@@ -174,8 +175,8 @@ class _Ticket:
         self.deadline = time.monotonic() + STORE_TIMEOUT
         self.leads = False
         self.outcome: Outcome | None = None
-        # A bare lock, held until somebody wakes us: lighter than an Event.
         self.woken = woken
+        """Held until somebody wakes us."""
 
     def left(self) -> float:
         return self.deadline - time.monotonic()

@@ -91,56 +91,60 @@ class Statements:
     def store(self, cursor: Cursor, batch: Sequence[Rows]) -> list[Receipt]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals.
 
-        All webhooks, then all events: PostgreSQL is asked a few times for a batch, however far away it is.
+        All webhooks, then all events: PostgreSQL is asked a few times for a batch, however far away it is, and of
+        whatever it consists.
         """
         # In one order for everybody: two processes with the same duplicates never wait for each other.
         order = sorted(
             range(len(batch)), key=lambda at: (batch[at].webhook["source"], batch[at].webhook["dedupe"] or b"")
         )
-        found = self._insert(cursor, self._insert_webhook, [batch[at].webhook for at in order])
-        webhooks = {
-            at: self._again(cursor, batch[at].webhook) if webhook is None else webhook
-            for at, webhook in zip(order, found, strict=True)
-        }
-        fresh = [{"webhook": webhooks[at], **row} for at in order if webhooks[at] for row in batch[at].events]
-        ids = zip(fresh, self._insert(cursor, self._insert_event, fresh), strict=True)
+        rows = [batch[at].webhook for at in order]
+        ids = dict(zip(order, self._insert(cursor, self._insert_webhook, rows), strict=True))
+        known = [at for at in order if ids[at] is None]
+        again = self._ask(cursor, self._translate_again, [batch[at].webhook for at in known])
+        ids |= {at: found[0][0] for at, found in zip(known, again, strict=True) if found}
+        fresh = [{"webhook": ids[at], **row} for at in order if ids[at] is not None for row in batch[at].events]
         events: dict[Any, list[StoredEvent]] = {}
-        for row, event in ids:
+        for row, event in zip(fresh, self._insert(cursor, self._insert_event, fresh), strict=True):
             assert event is not None  # noqa: S101 - only a webhook can be there already
             events.setdefault(row["webhook"], []).append(StoredEvent(event, row["type"]))
+        first = self._first_receipts(cursor, {at: batch[at].webhook for at in known if ids[at] is None})
         return [
-            self._receipt_again(cursor, rows.webhook) if webhook is None else _receipt(rows, webhook, events)
-            for rows, webhook in ((rows, webhooks[at]) for at, rows in enumerate(batch))
+            first[at] if webhook is None else _receipt(batch[at], webhook, events)
+            for at, webhook in sorted(ids.items())
         ]
 
     def _insert(self, cursor: Cursor, sql: str, rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
         """The new rows' ids; None for those that are there already."""
-        if not rows:
-            return []
         if self._returning:
-            cursor.executemany(sql, rows, returning=True)
-            return [one[0] if (one := result.fetchone()) else None for result in cursor.results()]
+            return [found[0][0] if found else None for found in self._ask(cursor, sql, rows)]
         ids = []
         for row in rows:
             cursor.execute(sql, row)
             ids.append(cursor.lastrowid if cursor.rowcount else None)
         return ids
 
-    def _again(self, cursor: Cursor, row: Mapping[str, Any]) -> int | None:
-        """The id of a webhook that is translated anew; None when its first translation was good."""
-        cursor.execute(self._translate_again, row)
-        again = cursor.fetchone()
-        return None if again is None else int(again[0])
+    def _ask(self, cursor: Cursor, sql: str, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """The answers to one statement for each of these rows: PostgreSQL is asked once."""
+        if not rows:
+            return []
+        if self._returning:
+            cursor.executemany(sql, rows, returning=True)
+            return [list(result.fetchall()) for result in cursor.results()]
+        return [list(cursor.execute(sql, row).fetchall()) for row in rows]
 
-    def _receipt_again(self, cursor: Cursor, row: Mapping[str, Any]) -> Receipt:
-        cursor.execute(self._first, row)
-        first = cursor.fetchone()
-        if first is None:
-            raise StoreUnavailable("the webhook's first delivery was pruned at this very moment")
-        webhook, status, rule = first
-        cursor.execute(self._its_events, {"webhook": webhook})
-        events = tuple(StoredEvent(*event) for event in cursor.fetchall())
-        return Receipt(webhook, WebhookStatus(status), rule, events, duplicate=True)
+    def _first_receipts(self, cursor: Cursor, rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Receipt]:
+        """What was answered to the first deliveries of these webhooks."""
+        found = self._ask(cursor, self._first, list(rows.values()))
+        if not all(found):
+            raise StoreUnavailable("a webhook's first delivery was pruned at this very moment")
+        events = self._ask(cursor, self._its_events, [{"webhook": first[0][0]} for first in found])
+        return {
+            at: Receipt(
+                webhook, WebhookStatus(status), rule, tuple(StoredEvent(*event) for event in its_own), duplicate=True
+            )
+            for at, ((webhook, status, rule),), its_own in zip(rows, found, events, strict=True)
+        }
 
 
 def _receipt(rows: Rows, webhook: int, events: Mapping[int, Sequence[StoredEvent]]) -> Receipt:

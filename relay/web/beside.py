@@ -29,13 +29,14 @@ class WebSide:
         self._rung, self._held = rung, held
         # A pipe that is full has been rung enough.
         os.set_blocking(self._ring, False)
+        # Whoever started us may not care for its children; we do.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         share_memory()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(rung)
             os.close(held)
             serve(settings, mappings, stored=self._tell, lifeline=self._lifeline)
-            os._exit(0)
         os.close(self._ring)
         os.close(self._lifeline)
 

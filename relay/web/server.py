@@ -7,9 +7,11 @@ door, and the door is in a hurry.
 
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from collections.abc import Mapping as Members
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import structlog
 from flask import Flask
@@ -35,7 +37,7 @@ def serve(
     *,
     stored: Callable[[], None] | None = None,
     lifeline: int | None = None,
-) -> None:
+) -> NoReturn:
     """Run gunicorn in this process, with web processes of its own, until it is told to stop; then exit.
 
     `stored` is called after every commit that stored something to send. `lifeline` is a descriptor that becomes
@@ -43,6 +45,7 @@ def serve(
     """
     share_memory()
     _Server(settings, mappings, stored, lifeline).run()
+    sys.exit()
 
 
 def share_memory() -> None:
@@ -71,6 +74,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": f"0.0.0.0:{self._settings.port}",
             "workers": self._settings.web_concurrency,
             "worker_class": Worker,
+            # Each may hold a body of RELAY_MAX_BODY.
+            "worker_connections": 200,
+            # Where a busy disk does not hold the heartbeat up.
+            "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn makes its own
             # PagerDuty waits 5 s and Bitbucket 10 s for an answer; a process that hangs longer than this starts anew.
             "timeout": 30,
             "graceful_timeout": GRACE,

@@ -9,7 +9,15 @@ import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from relay.errors import BodyTooLarge, RelayError, RequestError, SignatureError, StoreUnavailable, UnknownSource
+from relay.errors import (
+    BodyTooLarge,
+    MalformedBody,
+    RelayError,
+    RequestError,
+    SignatureError,
+    StoreUnavailable,
+    UnknownSource,
+)
 from relay.intake import TestPing, receive
 from relay.model import Receipt
 from relay.outbox import machine_clock
@@ -58,17 +66,28 @@ def _take(relay: Relay, source: str) -> Receipt | TestPing:
 
 
 def _body(limit: int) -> bytes:
-    """The raw body. Raises BodyTooLarge, mostly before a byte of it is read."""
+    """The raw body. Raises BodyTooLarge, mostly before a byte of it is read, and MalformedBody where it breaks off."""
+    too_large = BodyTooLarge(f"the body is larger than {limit} bytes")
     length = request.content_length
     if length is not None and length <= limit:
-        # As `get_data`, whose streams around the stream cost as much as verifying the signature.
-        return bytes(request.environ["wsgi.input"].read(length))
+        return _exactly(length)
     try:
         raw = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raw = None
-    if raw is None or len(raw) > limit:
-        raise BodyTooLarge(f"the body is larger than {limit} bytes")
+        raise too_large from None
+    if len(raw) > limit:
+        raise too_large
+    return raw
+
+
+def _exactly(length: int) -> bytes:
+    """As `get_data`, whose streams around the stream cost as much as verifying the signature."""
+    try:
+        raw = bytes(request.environ["wsgi.input"].read(length))
+    except OSError as error:
+        raise MalformedBody(f"the body broke off: {error}") from None
+    if len(raw) < length:
+        raise MalformedBody(f"the body broke off after {len(raw)} of {length} bytes")
     return raw
 
 
