@@ -102,7 +102,7 @@ def _translate() -> None:
     mapping = load_mappings(servers.ROOT / "mappings", environ={})[webhooks.SOURCE]
     print("| body | µs of CPU | µs per KB |\n| ---: | ---: | ---: |")
     for several in (0, 10, 100, 1_000, 5_000):
-        body = webhooks.webhook(1)
+        body = webhooks.webhook(2)
         body["event"]["data"]["assignees"] *= 1 + several
         raw = json.dumps(body).encode()
         text, parsed = read_json(raw)

@@ -115,20 +115,16 @@ def read_json(raw: bytes) -> tuple[str, Any]:
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Possessive (*+): on a text of megabytes, what could be tried again would be kept for every character.
-_TEXT_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]')
+_NO_BRACKETS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\[\]{}]++)++')
+_INNERMOST = re.compile(r"\[\]|\{\}")
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting of a text that is known to be JSON."""
-    depth = deepest = 0
-    for found in _TEXT_OR_BRACKET.finditer(text):
-        char = found[0][0]
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
-    return deepest
+    """How deep a text that is known to be JSON nests, up to MAX_DEPTH and one: so often its brackets can be peeled."""
+    brackets, depth = _NO_BRACKETS.sub("", text), 0
+    while brackets and depth <= MAX_DEPTH:
+        brackets, depth = _INNERMOST.sub("", brackets), depth + 1
+    return depth
 
 
 def _refuse_constant(name: str) -> Any:
