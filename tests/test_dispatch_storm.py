@@ -88,6 +88,19 @@ def test_a_storm_takes_hardly_more_requests_than_the_least_possible(database_url
     assert len(result.sent) <= result.least + 2 * 20
 
 
+def test_a_resolved_incident_does_not_wait_behind_five_hundred_comments(database_url: str):
+    """Not even when they have used up all that the quota had to give at once."""
+    resolved_at = BEGIN + 2 * MINUTE
+    arrivals = [(BEGIN, event(f"comment {n}", None, BEGIN, lane=Lane.LOW)) for n in range(500)]
+    arrivals.append((resolved_at, event("incident", "RESOLVED", resolved_at, lane=Lane.URGENT)))
+    world = World(COMPASS, database_url)
+    sent = world.run(arrivals, took_ms=TOOK_MS)
+    at = next(at for at, claim in sent if claim.body["incident"]["id"] == "incident")
+    assert sum(1 for moment, _ in sent if moment > at) > 200, "most comments waited still"
+    assert at - resolved_at <= COMPASS.window_ms / COMPASS.limit
+    world.close()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("minutes", "more"), [(1, 1.04), (10, 1.35)])
 def test_ten_thousand_webhooks_about_fifty_incidents_and_two_thousand_others(

@@ -295,6 +295,23 @@ def test_logs_are_json_with_a_stable_word_and_never_a_secret_or_a_body(tmp_path,
         assert hidden not in text
 
 
+@pytest.mark.parametrize(
+    ("more", "believed"),
+    [({}, "127.0.0.1"), ({"RELAY_TRUSTED_PROXIES": "1"}, "203.0.113.9"), ({"DYNO": "web.1"}, "203.0.113.9")],
+)
+def test_what_proxies_say_is_believed_as_far_as_is_set_and_no_further(tmp_path, env, more, believed):
+    said = {
+        "X-Forwarded-For": "198.51.100.7, 203.0.113.9",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "for=198.51.100.8",
+    }
+    with serving({**env, **more}, tmp_path / "relay.log") as relay:
+        requests.post(f"{_url(env)}/webhooks/unknown", headers=said, timeout=10)
+        eventually(lambda: '"webhook.refused"' in relay.printed())
+        (line,) = [json.loads(line) for line in relay.printed().splitlines() if '"webhook.refused"' in line]
+        assert line["remote"] == believed
+
+
 def test_metrics_add_up_over_web_processes(tmp_path, env):
     env = {**env, "WEB_CONCURRENCY": "2"}
     with serving(env, tmp_path / "relay.log"):
