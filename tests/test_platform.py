@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 
@@ -83,6 +85,41 @@ def test_requirements_pin_what_the_pinned_packages_need():
         for line in needed(with_extras):
             requirement = Requirement(line)
             assert requirement.specifier.contains(PINS[normal(requirement.name)]), f"{name} needs {line}"
+
+
+WITH_NOTHING_ELSE = """
+import sys
+from importlib.metadata import packages_distributions
+from tests.pins import normal
+
+PINS = set(sys.argv[1].split(","))
+OTHERS = {
+    package
+    for package, distributions in packages_distributions().items()
+    if not {normal(name) for name in distributions} & PINS and package not in {"relay", "tests"}
+}
+
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in OTHERS:
+            raise ModuleNotFoundError(name)
+
+
+for name in [name for name in sys.modules if name.partition(".")[0] in OTHERS]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Missing())
+import relay.cli
+"""
+
+
+def test_the_relay_starts_with_nothing_installed_but_what_is_pinned():
+    """The packages that only the tests need are hidden from it."""
+    pinned = ",".join(normal(name) for name in PINS)
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_NOTHING_ELSE, pinned], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_requirements_name_no_index_and_install_the_relay_itself():
