@@ -55,6 +55,11 @@ def _below(names: set[str], *allowed: str) -> set[str]:
     return {name for name in names if not any(name == top or name.startswith(f"{top}.") for top in allowed)}
 
 
+def test_the_event_loop_is_known_only_to_the_web_process():
+    assert _importers("gevent") == {"relay.web.worker"}
+    assert _below(_importers("gunicorn"), "relay.web") == set()
+
+
 def test_flask_is_imported_only_by_the_web_side_and_the_sandbox():
     assert _below(_importers("flask"), "relay.web", "relay.sandbox") == set()
 

@@ -224,7 +224,12 @@ SELECT 'acme', 1, 'ignored', 'm', '{}', 'x' FROM numbers
 @pytest.mark.parametrize(
     ("rows", "arguments", "progress", "left"),
     [
-        (DEAD, ("replay", "events", "--dead", "--json"), b"done", "SELECT count(*) FROM events WHERE status = 'dead'"),
+        (
+            DEAD,
+            ("replay", "events", "--dead", "--json"),
+            b"of 50000 done",
+            "SELECT count(*) FROM events WHERE status = 'dead'",
+        ),
         (OLD, ("prune",), b"deleted", "SELECT count(*) FROM webhooks"),
     ],
 )

@@ -1,8 +1,8 @@
 """Commands that change what is stored: replay, prune, pause, resume."""
 
 import sys
-from collections.abc import Iterable
 from functools import partial
+from operator import length_hint
 from typing import Literal
 
 import click
@@ -14,7 +14,7 @@ from relay.errors import NotFound
 from relay.mapping import load_mappings
 from relay.model import EventStatus, WebhookStatus
 from relay.outbox import Outbox, claims, views
-from relay.outbox.replay import Outcome, Replayed, replay_events, replay_webhooks
+from relay.outbox.replay import Outcome, Replayed, Replays, replay_events, replay_webhooks
 from relay.outbox.upkeep import prune
 from relay.runtime import DAY_MS, destination_names, retranslate
 from relay.settings import Settings
@@ -72,16 +72,17 @@ def _either(ids: tuple[int, ...], word: str | None) -> None:
         raise click.UsageError("say which: ids, or one of the options for all of a kind")
 
 
-def _show(replayed: Iterable[Replayed], *, as_json: bool, dry_run: bool) -> None:
+def _show(replayed: Replays, *, as_json: bool, dry_run: bool) -> None:
     """Show progress while it goes on, and the outcome even of a part that was interrupted."""
     done: list[Replayed] = []
     interrupted = False
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        step = progress.add_task("looking" if dry_run else "replaying", total=None)
+        total = length_hint(replayed)
+        step = progress.add_task("looking" if dry_run else "replaying", total=total)
         try:
             for one in replayed:
                 done.append(one)
-                progress.update(step, completed=len(done), description=f"{len(done)} done")
+                progress.update(step, completed=len(done), description=f"{len(done)} of {total} done")
         except KeyboardInterrupt:
             interrupted = True
     if as_json:

@@ -5,7 +5,8 @@ progress and be interrupted at any moment without harm: what was told is done, t
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -68,6 +69,28 @@ class Retranslation:
     """The digest of the mapping file."""
 
 
+class Replays(Iterator[Replayed]):
+    """What becomes of one item after the other, each done when it is told; `length_hint` says how many are left.
+
+    Those that have changed meanwhile, so that they are no longer asked for, are passed over.
+    """
+
+    def __init__(self, ids: Iterable[int], replay: Callable[[int], Replayed | None]) -> None:
+        self._ids = deque(ids)
+        self._replay = replay
+
+    def __next__(self) -> Replayed:
+        """Replay the next one."""
+        while self._ids:
+            if (replayed := self._replay(self._ids.popleft())) is not None:
+                return replayed
+        raise StopIteration
+
+    def __length_hint__(self) -> int:
+        """How many are left, at most."""
+        return len(self._ids)
+
+
 Translate = Callable[[StoredWebhook], Retranslation]
 """Translates a webhook with the mappings of today; may raise RelayError, when its source has none any more."""
 
@@ -78,7 +101,7 @@ def replay_events(
     *,
     translate: Translate,
     dry_run: bool = False,
-) -> Iterator[Replayed]:
+) -> Replays:
     """Send events again: those of the given ids, or all that are dead or unrouted; the oldest first.
 
     They start anew, due now and with no failures counted. A dead letter keeps its number, so that a destination
@@ -88,9 +111,11 @@ def replay_events(
 
     Raises StoreUnavailable.
     """
-    for event in _ids(outbox, which, _EVENT_IDS):
-        if (replayed := _replay_event(outbox, event, which, translate, dry_run=dry_run)) is not None:
-            yield replayed
+
+    def replay(event: int) -> Replayed | None:
+        return _replay_event(outbox, event, which, translate, dry_run=dry_run)
+
+    return Replays(_ids(outbox, which, _EVENT_IDS), replay)
 
 
 def replay_webhooks(
@@ -99,16 +124,18 @@ def replay_webhooks(
     *,
     translate: Translate,
     dry_run: bool = False,
-) -> Iterator[Replayed]:
+) -> Replays:
     """Translate webhooks again under their ids: the given ones, or all that failed or were unmatched.
 
     A webhook that has events already is left as it is, so that nothing is sent twice: replay its events.
 
     Raises StoreUnavailable.
     """
-    for webhook in _ids(outbox, which, _WEBHOOK_IDS):
-        if (replayed := _replay_webhook(outbox, webhook, which, translate, dry_run=dry_run)) is not None:
-            yield replayed
+
+    def replay(webhook: int) -> Replayed | None:
+        return _replay_webhook(outbox, webhook, which, translate, dry_run=dry_run)
+
+    return Replays(_ids(outbox, which, _WEBHOOK_IDS), replay)
 
 
 def _ids(outbox: Outbox, which: Collection[int] | EventStatus | WebhookStatus, question: str) -> list[int]:
