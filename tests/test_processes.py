@@ -96,12 +96,15 @@ def test_every_webhook_answered_202_reaches_compass_though_the_relay_is_killed(t
         eventually(lambda: promised <= _arrived(sandbox), within=60)
 
 
-def test_sigterm_finishes_what_is_on_its_way_and_the_next_process_goes_on_at_once(tmp_path, env, sandbox):
+@pytest.mark.parametrize("everybody", [False, True], ids=["the process", "all of its processes, as Heroku does"])
+def test_sigterm_finishes_what_is_on_its_way_and_the_next_process_goes_on_at_once(tmp_path, env, sandbox, everybody):
     requests.post(f"{sandbox}/sandbox/faults", json=[{"delay_ms": 1500, "times": 1}], timeout=10)
     with serving(env, tmp_path / "relay.log") as relay:
         assert _take(env, 1)
         time.sleep(0.4)
         began = time.monotonic()
+        if everybody:
+            os.killpg(relay.popen.pid, signal.SIGTERM)
         assert relay.terminate() == 0
         assert time.monotonic() - began < 25
     assert _arrived(sandbox) == {"P00001"}
