@@ -201,13 +201,16 @@ def test_a_flood_that_nobody_reads_holds_nobody_up_and_is_cut_off(tmp_path, env)
     ):
 
         def flood() -> None:
-            while True:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
                 client.sendall(bytes(1_000_000))
 
-        flooding = pool.submit(flood)
-        answered = [requests.get(f"{_url(env)}/healthz", timeout=1).status_code for _ in range(20)]
-        assert set(answered) == {200}
-        assert isinstance(flooding.exception(timeout=30), OSError)
+        flooding, meanwhile = pool.submit(flood), 0
+        while not flooding.done():
+            assert _answers(env)
+            meanwhile += 1
+        assert isinstance(flooding.exception(), OSError), "cut off"
+        assert meanwhile > 3
 
 
 def test_a_body_in_the_smallest_chunks_holds_nobody_up(tmp_path, env):
@@ -216,7 +219,7 @@ def test_a_body_in_the_smallest_chunks_holds_nobody_up(tmp_path, env):
         def send() -> bytes:
             with socket.create_connection(("127.0.0.1", int(env["PORT"])), timeout=60) as client:
                 client.sendall(b"POST /webhooks/pagerduty HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-                client.sendall(b"1\r\n1\r\n" * 900_000 + b"0\r\n\r\n")
+                client.sendall(b"1\r\n1\r\n" * 1_000_000 + b"0\r\n\r\n")
                 return client.recv(100)
 
         sending, meanwhile = pool.submit(send), 0
@@ -224,7 +227,7 @@ def test_a_body_in_the_smallest_chunks_holds_nobody_up(tmp_path, env):
             assert _answers(env)
             meanwhile += 1
         assert sending.result().startswith(b"HTTP/1.1 401 ")
-        assert meanwhile > 10
+        assert meanwhile > 6
 
 
 def test_a_body_that_breaks_off_is_the_senders_affair(tmp_path, env):
