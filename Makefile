@@ -18,7 +18,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 tests: $(INSTALLED)
-	$(BIN)/pytest -n 3 --dist worksteal -m "not long"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 	$(BIN)/relay check mappings
 
 test-long: $(INSTALLED)  ## minutes rather than seconds: kills, storms, long simulations
