@@ -26,8 +26,6 @@ from relay.model import Answer, Claim
 
 TOKEN = "ATATT3xFfGF0-very-secret=7A11"
 SHORT = Limits(connect=0.5, write=0.6, total=0.8)
-BUSY = 3.0
-"""Seconds that a busy machine may add; what is cut off would last longer than that."""
 INCIDENT = {"incident": {"displayName": "Checkout", "updateSequenceNumber": 5, "incidentProperties": {"id": "P1"}}}
 
 
@@ -288,7 +286,7 @@ def test_a_dripping_answer_is_cut_off_at_the_deadline(before: bytes) -> None:
         took = time.monotonic() - began
         assert server.closed.wait(1), "the connection was not closed"
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert SHORT.total <= took < SHORT.total + BUSY
+    assert SHORT.total <= took < SHORT.total + 0.5
     assert answer.took_ms >= SHORT.total * 1000
 
 
@@ -391,7 +389,7 @@ def test_a_name_server_that_hangs_holds_nobody_and_nothing_is_written_later(
         released.set()
         time.sleep(0.2)
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert took < BUSY
+    assert took < 1
     assert server.requests == []
 
 
@@ -583,7 +581,7 @@ def test_a_dripping_answer_over_tls_is_cut_off_at_the_deadline(certificate: Path
         took = time.monotonic() - began
         assert server.closed.wait(1), "the connection was not closed"
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert SHORT.total <= took < SHORT.total + BUSY
+    assert SHORT.total <= took < SHORT.total + 0.5
 
 
 def test_nothing_is_written_over_tls_when_connecting_took_too_long(certificate: Path) -> None:

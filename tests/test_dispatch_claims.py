@@ -353,7 +353,7 @@ def test_a_claim_passes_over_an_event_that_somebody_else_holds(world: World, dat
         began = time.monotonic()
         assert claimed(world).event == second.id
         assert waits(world).why is Why.DUE
-        assert time.monotonic() - began < 2.5  # it would wait 3 s
+        assert time.monotonic() - began < 1
     assert claimed(world).event == first.id
 
 
@@ -367,7 +367,7 @@ def test_it_passes_over_an_entity_of_which_somebody_else_holds_any_event(world: 
         began = time.monotonic()
         assert claimed(world).event == other.id
         assert waits(world).why is Why.DUE
-        assert time.monotonic() - began < 2.5  # it would wait 3 s
+        assert time.monotonic() - began < 1
     assert [claim.event for claim in world.drain()] == [one.id for one in of_one]
 
 
@@ -382,7 +382,7 @@ def test_a_lost_lease_that_somebody_else_holds_is_taken_back_later(world: World,
             began = time.monotonic()
             claim = claimed(world)
             assert claim.event == other.id
-            assert time.monotonic() - began < 2.5  # it would wait 3 s
+            assert time.monotonic() - began < 1
         claims.release(world.outbox, claim)
     assert [claim.event for claim in world.drain() if claim.event != other.id] == [one.id for one in lost]
 

@@ -123,7 +123,7 @@ def test_the_next_event_of_an_entity_follows_as_soon_as_the_one_before_is_answer
     began = time.monotonic()
     states = [taker.next()[1].body["incident"]["state"] for _ in range(4)]
     assert states == ["OPEN", "RESOLVED", "OPEN", "RESOLVED"]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2
 
 
 def test_the_quota_is_kept_in_real_time(relay: Relay):
@@ -166,7 +166,7 @@ def test_stopping_does_not_wait_longer_than_it_may(relay: Relay):
     assert begun.wait(5)
     began = time.monotonic()
     assert not dispatcher.stop(timeout=0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 1
     go_on.set()
     assert dispatcher.stop()
 
@@ -272,7 +272,7 @@ def test_an_idle_dispatcher_hardly_works(relay: Relay):
     time.sleep(0.3)
     began = time.process_time()
     time.sleep(2.5)
-    assert time.process_time() - began < 0.5  # of 2.5 s
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize("sent_before", [1, 2])
@@ -288,5 +288,5 @@ def test_a_storm_at_the_door_does_not_make_it_busy_while_it_may_not_send(relay: 
     while time.monotonic() < until:
         dispatcher.wake()
         time.sleep(0.001)
-    assert time.process_time() - began < 0.5  # of 1 s
+    assert time.process_time() - began < 0.25
     assert taker.sent.empty()

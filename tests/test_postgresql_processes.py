@@ -332,7 +332,7 @@ def test_a_worker_is_woken_by_what_another_process_takes_in(tmp_path, database_u
                 assert post(fleet.web[0][0], MAPPING, _body(number), {}).status_code == 202
                 eventually(lambda number=number: (f"P{number:05d}", "OPEN") in _stored(sandbox))
                 took.append(time.monotonic() - began)
-    assert median(took) < 0.8, took
+    assert median(took) < 0.5, took
 
 
 @on_postgresql

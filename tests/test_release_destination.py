@@ -34,8 +34,6 @@ from tests.test_compass_destination import Server, answering, drip, http, servin
 
 PASSWORD = "very-secret=7A11"
 SHORT = Limits(connect=0.5, write=0.6, total=0.8)
-BUSY = 3.0
-"""Seconds that a busy machine may add; what is cut off would last longer than that."""
 QUOTA = Quota(1000, 60_000)
 START, END = 1_413_384_452_000, 1_413_394_452_000
 OWN_TYPE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
@@ -377,26 +375,26 @@ def held(*seconds: float) -> Callable[[Server, socket.socket], None]:
     return handle
 
 
-@pytest.mark.parametrize("handle", [held(6, 0), drip(b"HTTP/1.1 200 ")], ids=["silent", "dripping"])
+@pytest.mark.parametrize("handle", [held(1, 0), drip(b"HTTP/1.1 200 ")], ids=["silent", "dripping"])
 def test_a_look_that_hangs_is_given_up_and_nothing_is_posted(handle: Callable[[Server, socket.socket], None]) -> None:
     began = time.monotonic()
     with serving(handle) as server:
         answer = send(release(server.url), repeat=True)
         took = time.monotonic() - began
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert 0.4 * SHORT.total <= took < 0.4 * SHORT.total + BUSY
+    assert 0.4 * SHORT.total <= took < 0.4 * SHORT.total + 0.3
     assert answer.took_ms >= 0.4 * SHORT.total * 1000
     assert len(server.requests) == 1
 
 
 def test_a_look_and_a_post_together_take_no_longer_than_one_request_may() -> None:
-    limits = Limits(connect=3, write=4, total=4)
+    limits = Limits(connect=2, write=5, total=5)
     began = time.monotonic()
-    with serving(held(0.5, 12)) as server:
+    with serving(held(0.5, 7)) as server:
         answer = send(release(server.url, limits=limits), repeat=True)
         took = time.monotonic() - began
     assert (answer.status, answer.error) == (None, NoAnswer.TIMEOUT)
-    assert limits.total <= took < limits.total + BUSY
+    assert limits.total <= took < limits.total + 0.35
     assert len(server.requests) == 2
 
 
@@ -441,7 +439,7 @@ def test_a_long_message_is_cut_and_read_in_no_time() -> None:
     answer, _ = exchange(http(400, b"<title" * 50_000))
     assert answer.message is not None
     assert len(answer.message) == MAX_MESSAGE
-    assert time.monotonic() - began < BUSY
+    assert time.monotonic() - began < 1
 
 
 def test_nobody_at_home_is_a_failed_connection() -> None:

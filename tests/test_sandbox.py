@@ -529,15 +529,15 @@ def test_a_fault_answers_instead_of_compass_once(
 
 
 def test_a_delayed_answer_comes_late_but_the_event_has_long_taken_effect(sandbox: Sandbox) -> None:
-    sandbox.fail({"delay_ms": 3000})
+    sandbox.fail({"delay_ms": 400})
     with ThreadPoolExecutor(1) as thread:
         began = time.monotonic()
         answer = thread.submit(post, sandbox, incident())
         while not sandbox.events():
-            assert time.monotonic() < began + 2.5
+            assert time.monotonic() < began + 0.3
             time.sleep(0.01)
         assert answer.result().status_code == 202
-    assert time.monotonic() >= began + 3
+    assert time.monotonic() >= began + 0.4
 
 
 def test_a_request_that_is_held_arrives_late(sandbox: Sandbox) -> None:
@@ -590,14 +590,14 @@ def test_a_fault_with_a_probability_strikes_a_share_of_the_requests_without_end(
 
 
 def test_a_delay_does_not_keep_other_requests_waiting(sandbox: Sandbox) -> None:
-    sandbox.fail({"delay_ms": 3000})
+    sandbox.fail({"delay_ms": 500})
     with ThreadPoolExecutor(1) as thread:
         slow = thread.submit(post, sandbox, incident(5))
         while not sandbox.requests():
             time.sleep(0.01)
         began = time.monotonic()
         post(sandbox, incident(6))
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 0.3
         slow.result()
 
 
