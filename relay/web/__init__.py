@@ -11,6 +11,7 @@ from relay.errors import NotFound, RequestError, SecretMissing, StoreUnavailable
 from relay.runtime import Relay
 from relay.web import events, health, webhooks
 from relay.web.admin import CHALLENGE
+from relay.web.application import Application
 from relay.web.request_ids import NamedRequests
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -24,7 +25,7 @@ RETRY_SECRET = 60
 
 def create_app(relay: Relay) -> Flask:
     """The WSGI application around one process's relay."""
-    app = Flask("relay")
+    app = Application("relay")
     # One byte more than is taken: a body in chunks is cut off here, and must be seen to be too long, not wrong.
     app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body + 1
     app.url_map.strict_slashes = False

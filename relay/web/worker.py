@@ -8,6 +8,7 @@ that the loop goes on while the disk or the database is waited for. So is everyt
 Nothing is monkey-patched: the loop's thread waits for nothing but its sockets and the locks that are handed out here.
 """
 
+import errno
 import os
 import select
 import signal
@@ -25,10 +26,12 @@ from gevent import socket
 from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
 from relay.outbox import Outbox
 from relay.outbox.append import Appender
+from relay.web.exchange import Answer, environ_of
 
 T = TypeVar("T")
 
@@ -37,6 +40,9 @@ SWITCH = 0.0005
 
 BODY_WITHIN = 20.0
 """Seconds from a request's headers to the end of its body. No sender of webhooks waits so long for its answer."""
+
+ANSWER_WITHIN = 20.0
+"""Seconds in which a client takes its answer."""
 
 LINGER = 2.0
 """Seconds in which what nobody read of a body is read away, so that the sender gets to see its answer."""
@@ -56,46 +62,110 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     sockets: list[Any]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reading: dict[gevent.Greenlet, float] = {}
+    def init_process(self) -> None:
+        """Start to work; called after the fork."""
+        # gunicorn looks some twenty settings up for every request, each through several functions.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self._deadlines = _Deadlines()
+        self._next_request = _Within(self.cfg.keepalive, self._deadlines, NoMoreData)
+        self._sending = _Within(ANSWER_WITHIN, self._deadlines, _not_read)
+        super().init_process()
 
     def patch(self) -> None:
         """Let the loop wait for the listening sockets, and leave everything else as it is."""
         self.sockets = [socket.socket(one.FAMILY, socket.SOCK_STREAM, fileno=one.sock.detach()) for one in self.sockets]
 
     def notify(self) -> None:
-        """Tell gunicorn that we live, every second; give slow bodies up; and end with whoever delivers."""
+        """Tell gunicorn that we live, every second; give up whoever is slow; and end with whoever delivers."""
         super().notify()
-        for greenlet, deadline in list(self._reading.items()):
-            if time.monotonic() > deadline:
-                greenlet.kill(TimeoutError(f"the body did not come within {BODY_WITHIN:.0f} s"), block=False)
+        self._deadlines.look()
         lifeline = self.app.lifeline
         if lifeline is not None and select.select([lifeline], [], [], 0)[0]:
             os.kill(self.ppid, signal.SIGTERM)
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection; nobody who does not read its answers holds us for long."""
-        client.settimeout(BODY_WITHIN)
-        super(GeventWorker, self).handle(listener, client, addr)
+    def timeout_ctx(self) -> "_Within":
+        """How long a connection waits for its next request."""
+        return self._next_request
+
+    def _try_h2c_upgrade(self, *_: Any) -> bool:
+        return False
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serve one request. A connection whose body does not end soon behind the answer is closed."""
-        body = req.body = _Input(req.body.reader, self._reading)
+        body, answer = _Input(req.body.reader, self._deadlines), Answer()
+        if req._expected_100_continue:  # noqa: SLF001 - gunicorn's own functions read it there, too
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        environ = environ_of(req, client=addr, server=listener_name)
+        environ["wsgi.input"] = body
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            pieces = self.wsgi(environ, answer.start)
+            last = req.should_close() or not self.alive
+            self._send(sock, answer.written(b"".join(pieces), last=last))
+            if hasattr(pieces, "close"):
+                pieces.close()
+        except (gevent.GreenletExit, SystemExit):  # we are to end
+            raise StopIteration from None
         finally:
             ended = body.finish()
-        if not ended:
+        if last or not ended:
             raise StopIteration
+
+    def _send(self, sock: Any, answer: bytes) -> None:
+        with self._sending:
+            sent = sock.send(answer)
+            if sent < len(answer):
+                sock.sendall(memoryview(answer)[sent:])
+
+
+class _Deadlines:
+    """Until when each greenlet of a process waits. One look a second serves them all; a timer each costs more."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[gevent.Greenlet, tuple[float, Callable[[], Exception]]] = {}
+
+    def until(self, deadline: float, error: Callable[[], Exception]) -> None:
+        """From now on this greenlet waits until then, by `time.monotonic()`; the error is raised in it soon after."""
+        self._waiting[gevent.getcurrent()] = deadline, error
+
+    def met(self) -> None:
+        """This greenlet waits no longer."""
+        self._waiting.pop(gevent.getcurrent(), None)
+
+    def look(self) -> None:
+        """Give up whoever has waited too long. To be called every second."""
+        now = time.monotonic()
+        for greenlet, (deadline, error) in list(self._waiting.items()):
+            if now > deadline:
+                greenlet.kill(error(), block=False)
+
+
+class _Within:
+    """A block that takes no longer than so many seconds; one serves all greenlets."""
+
+    def __init__(self, seconds: float, deadlines: _Deadlines, error: Callable[[], Exception]) -> None:
+        self._seconds, self._deadlines, self._error = seconds, deadlines, error
+
+    def __enter__(self) -> None:
+        self._deadlines.until(time.monotonic() + self._seconds, self._error)
+
+    def __exit__(self, *_: object) -> None:
+        self._deadlines.met()
+
+
+def _too_slow() -> Exception:
+    return TimeoutError(f"the body did not come within {BODY_WITHIN:.0f} s")
+
+
+def _not_read() -> Exception:
+    return ConnectionResetError(errno.ECONNRESET, f"the answer was not taken within {ANSWER_WITHIN:.0f} s")
 
 
 class _Input(Body):  # type: ignore[misc]
     """A request's body, read in pieces, so that neither a fast sender nor a slow one holds others up."""
 
-    def __init__(self, reader: Any, reading: dict[gevent.Greenlet, float]) -> None:
+    def __init__(self, reader: Any, deadlines: _Deadlines) -> None:
         super().__init__(reader)
-        self._reading = reading
+        self._deadlines = deadlines
         self._deadline = time.monotonic() + BODY_WITHIN
         self._at_once = 0
 
@@ -103,8 +173,7 @@ class _Input(Body):  # type: ignore[misc]
         """So many bytes, or all. Raises OSError when the sender is gone, or too slow."""
         wanted = self.getsize(size)
         pieces: list[bytes] = []
-        me = gevent.getcurrent()
-        self._reading[me] = self._deadline
+        self._deadlines.until(self._deadline, _too_slow)
         try:
             while wanted > 0 and (piece := self.reader.read(min(PIECE, wanted))):
                 pieces.append(piece)
@@ -114,7 +183,7 @@ class _Input(Body):  # type: ignore[misc]
                     self._at_once = 0
                     gevent.sleep(TURN)
         finally:
-            del self._reading[me]
+            self._deadlines.met()
         return b"".join(pieces)
 
     def finish(self) -> bool:
