@@ -5,8 +5,11 @@ import json
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as Members
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from relay.errors import MalformedBody, SecretMissing, SignatureError, UnknownSource, UnsupportedMediaType
 from relay.mapping.compiled import Mapping
@@ -97,7 +100,7 @@ def read_json(raw: bytes) -> tuple[str, Any]:
         text = raw.decode("utf-8")
         if text.startswith("\N{BYTE ORDER MARK}"):
             raise MalformedBody("the body is not one JSON value: it begins with a byte order mark")
-        body = _STRICT.decode(text)
+        body = _quickly(raw, text)
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not UTF-8: byte {error.start} is wrong") from None
     except RecursionError:
@@ -113,6 +116,17 @@ def read_json(raw: bytes) -> tuple[str, Any]:
     return text, body
 
 
+def _quickly(raw: bytes, text: str) -> Any:
+    """The parsed body, by a parser that is three times as fast but says less about what is wrong."""
+    if _LONG_NUMBER not in raw.translate(_DIGITS):
+        with suppress(ValueError, RecursionError):
+            return _parse(raw)
+    return _STRICT.decode(text)
+
+
+_parse = msgspec.json.Decoder().decode
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 300
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Possessive (*+): on a text of megabytes, what could be tried again would be kept for every character.
 _NO_BRACKETS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\[\]{}]++)++')

@@ -5,7 +5,7 @@ milliseconds since 1970 UTC. The migrations in `migrations/` create this; a test
 """
 
 import hashlib
-import json
+from json.encoder import encode_basestring_ascii
 
 from sqlalchemy import (
     BigInteger,
@@ -32,8 +32,8 @@ Digest = LargeBinary(16)
 
 def digest(*parts: str) -> bytes:
     """16 bytes that stand for these texts: an entity, an event source, the key of a delivery."""
-    # The JSON of a list, put together from its texts: a text alone is encoded four times as fast.
-    listed = f"[{', '.join([json.dumps(part) for part in parts])}]"
+    # What `json.dumps` makes of the list, at a quarter of its price.
+    listed = f"[{', '.join(map(encode_basestring_ascii, parts))}]"
     return hashlib.blake2b(listed.encode(), digest_size=16).digest()
 
 

@@ -1,6 +1,5 @@
 """`POST /webhooks/<source>`: where PagerDuty, LaunchDarkly, Bitbucket and others deliver."""
 
-import json
 import time
 from collections.abc import Mapping as Members
 from typing import Any, cast
@@ -9,6 +8,7 @@ import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from relay.as_json import as_json
 from relay.errors import (
     BodyTooLarge,
     MalformedBody,
@@ -23,6 +23,7 @@ from relay.model import Receipt
 from relay.outbox import machine_clock
 from relay.runtime import Relay
 from relay.telemetry import count_webhook
+from relay.web.application import Complete
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -92,8 +93,7 @@ def _exactly(length: int) -> bytes:
 
 
 def _answer(status: int, body: dict[str, Any]) -> Response:
-    # As `jsonify`, which makes a JSON encoder for every answer.
-    return Response(json.dumps(body), status, content_type="application/json")
+    return Complete(as_json(body), status, content_type="application/json")
 
 
 def _word(taken: Receipt | TestPing) -> str:
