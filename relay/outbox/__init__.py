@@ -50,7 +50,7 @@ class Cursor(Protocol):
     def lastrowid(self) -> int | None:
         """The id that the last insertion made; SQLite only."""
 
-    def execute(self, sql: str, values: Mapping[str, Any] = ..., /) -> Any:
+    def execute(self, sql: str, values: Mapping[str, Any] | Sequence[Any] = ..., /) -> Any:
         """Run one statement."""
 
     def executemany(self, sql: str, values: Sequence[Mapping[str, Any]], /, *, returning: bool) -> Any:

@@ -4,12 +4,13 @@ All that can be made before a transaction is made before it (`Rows`); within it 
 statements (`Statements`), because this is the hot path.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+from relay.as_json import as_json
 from relay.errors import StoreUnavailable
 from relay.model import (
     Arrival,
@@ -44,10 +45,53 @@ class Rows:
         return cls(webhook_row(arrival), tuple({"now": now, **event_row(event)} for event in events))
 
 
-_INSERT_WEBHOOK = """
-INSERT INTO webhooks (source, received_at, dedupe, status, rule, reason, field, mapping, headers, body)
-VALUES (:source, :received_at, :dedupe, :status, :rule, :reason, :field, :mapping, :headers, :body)
-ON CONFLICT (source, dedupe) DO NOTHING
+class _Insert:
+    """An INSERT into a table whose ids grow: of one row by the names of its values, or of several that bring ids."""
+
+    def __init__(self, table: str, columns: Sequence[str], *, renamed: Mapping[str, str], otherwise: str = "") -> None:
+        """`renamed` has the columns that are not named as their values in a row; `otherwise` is the end."""
+        self.table, self._columns, self._otherwise = table, ", ".join(columns), otherwise
+        self._names = [renamed.get(column, column) for column in columns]
+        self.values = itemgetter(*self._names)
+        """A row's values, in the order of the columns."""
+        self._several: dict[int, str] = {}
+
+    def one(self) -> str:
+        values = ", ".join(f":{name}" for name in self._names)
+        return f"INSERT INTO {self.table} ({self._columns}) VALUES ({values}) {self._otherwise}"  # noqa: S608 - names of ours
+
+    def several(self, count: int) -> str:
+        """So many rows, each with its id first."""
+        if count not in self._several:
+            values = ", ".join([f"(?{', ?' * len(self._names)})"] * count)
+            self._several[count] = f"INSERT INTO {self.table} (id, {self._columns}) VALUES {values} {self._otherwise}"  # noqa: S608 - names of ours
+        return self._several[count]
+
+
+_WEBHOOKS = _Insert(
+    "webhooks",
+    ("source", "received_at", "dedupe", "status", "rule", "reason", "field", "mapping", "headers", "body"),
+    renamed={},
+    otherwise="ON CONFLICT (source, dedupe) DO NOTHING",
+)
+
+_EVENTS = _Insert(
+    "events",
+    (
+        *("webhook_id", "created_at", "due_at", "destination", "type", "component", "unrouted", "body", "entity"),
+        *("state", "source_order", "terminal", "event_source", "lane", "rank", "coalesce", "status"),
+    ),
+    renamed={"webhook_id": "webhook", "created_at": "now", "due_at": "now", "rank": "lane"},
+)
+
+INSERT_EVENT = _EVENTS.one()
+
+AT_ONCE = 50
+"""The most rows of one statement: SQLite has to prepare it, and remembers it."""
+
+_LAST_IDS = """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0),
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)
 """
 
 _TRANSLATE_AGAIN = """
@@ -61,16 +105,6 @@ _FIRST = "SELECT id, status, rule FROM webhooks WHERE source = :source AND dedup
 
 _ITS_EVENTS = "SELECT id, type FROM events WHERE webhook_id = :webhook ORDER BY id"
 
-INSERT_EVENT = """
-INSERT INTO events (
-    webhook_id, created_at, due_at, destination, type, component, unrouted, body, entity, state, source_order,
-    terminal, event_source, lane, rank, coalesce, status
-) VALUES (
-    :webhook, :now, :now, :destination, :type, :component, :unrouted, :body, :entity, :state, :source_order,
-    :terminal, :event_source, :lane, :lane, :coalesce, :status
-)
-"""
-
 
 class Statements:
     """The hot path's statements, in the words of one driver: plain, because they are then prepared once."""
@@ -79,11 +113,8 @@ class Statements:
         def spelled(sql: str) -> str:
             return sql if sqlite else re.sub(r":(\w+)", r"%(\1)s", sql)
 
-        # SQLite's driver knows the new id by itself, at half the cost of asking for it.
-        self._returning = not sqlite
-        returning = "RETURNING id" if self._returning else ""
-        self._insert_webhook = spelled(_INSERT_WEBHOOK + returning)
-        self._insert_event = spelled(INSERT_EVENT + returning)
+        self._sqlite = sqlite
+        self._inserts = {one: spelled(f"{one.one()} RETURNING id") for one in (_WEBHOOKS, _EVENTS)}
         self._translate_again = spelled(_TRANSLATE_AGAIN)
         self._first = spelled(_FIRST)
         self._its_events = spelled(_ITS_EVENTS)
@@ -91,21 +122,23 @@ class Statements:
     def store(self, cursor: Cursor, batch: Sequence[Rows]) -> list[Receipt]:
         """Store several arrivals in the transaction at hand; receipts in the order of the arrivals.
 
-        All webhooks, then all events: PostgreSQL is asked a few times for a batch, however far away it is, and of
-        whatever it consists.
+        All webhooks, then all events. PostgreSQL is asked a few times for a batch, however far away it is, and of
+        whatever it consists; to SQLite all rows go in one statement, because around each of them the thread may have
+        to wait for the interpreter. Nobody else inserts meanwhile, so the ids are taken beforehand.
         """
+        last = cursor.execute(_LAST_IDS).fetchone() if self._sqlite else (0, 0)
         # In one order for everybody: two processes with the same duplicates never wait for each other.
         order = sorted(
             range(len(batch)), key=lambda at: (batch[at].webhook["source"], batch[at].webhook["dedupe"] or b"")
         )
         rows = [batch[at].webhook for at in order]
-        ids = dict(zip(order, self._insert(cursor, self._insert_webhook, rows), strict=True))
+        ids = dict(zip(order, self._insert(cursor, _WEBHOOKS, rows, last[0]), strict=True))
         known = [at for at in order if ids[at] is None]
         again = self._ask(cursor, self._translate_again, [batch[at].webhook for at in known])
         ids |= {at: found[0][0] for at, found in zip(known, again, strict=True) if found}
         fresh = [{"webhook": ids[at], **row} for at in order if ids[at] is not None for row in batch[at].events]
         events: dict[Any, list[StoredEvent]] = {}
-        for row, event in zip(fresh, self._insert(cursor, self._insert_event, fresh), strict=True):
+        for row, event in zip(fresh, self._insert(cursor, _EVENTS, fresh, last[1]), strict=True):
             assert event is not None  # noqa: S101 - only a webhook can be there already
             events.setdefault(row["webhook"], []).append(StoredEvent(event, row["type"]))
         first = self._first_receipts(cursor, {at: batch[at].webhook for at in known if ids[at] is None})
@@ -114,21 +147,28 @@ class Statements:
             for at, webhook in sorted(ids.items())
         ]
 
-    def _insert(self, cursor: Cursor, sql: str, rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
+    def _insert(
+        self, cursor: Cursor, insert: _Insert, rows: Sequence[Mapping[str, Any]], last: int
+    ) -> Sequence[int | None]:
         """The new rows' ids; None for those that are there already."""
-        if self._returning:
-            return [found[0][0] if found else None for found in self._ask(cursor, sql, rows)]
-        ids = []
-        for row in rows:
-            cursor.execute(sql, row)
-            ids.append(cursor.lastrowid if cursor.rowcount else None)
-        return ids
+        if not self._sqlite:
+            return [found[0][0] if found else None for found in self._ask(cursor, self._inserts[insert], rows)]
+        ids = range(last + 1, last + 1 + len(rows))
+        stored = 0
+        for start in range(0, len(rows), AT_ONCE):
+            some = list(zip(ids, rows, strict=True))[start : start + AT_ONCE]
+            values = [value for number, row in some for value in (number, *insert.values(row))]
+            stored += cursor.execute(insert.several(len(some)), values).rowcount
+        if stored == len(rows):
+            return ids
+        there = {number for (number,) in cursor.execute(f"SELECT id FROM {insert.table} WHERE id > ?", (last,))}  # noqa: S608 - a table of ours
+        return [number if number in there else None for number in ids]
 
     def _ask(self, cursor: Cursor, sql: str, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         """The answers to one statement for each of these rows: PostgreSQL is asked once."""
         if not rows:
             return []
-        if self._returning:
+        if not self._sqlite:
             cursor.executemany(sql, rows, returning=True)
             return [list(result.fetchall()) for result in cursor.results()]
         return [list(cursor.execute(sql, row).fetchall()) for row in rows]
@@ -158,7 +198,7 @@ def webhook_row(arrival: Arrival) -> dict[str, Any]:
         "source": arrival.source,
         "received_at": arrival.received_at,
         "dedupe": arrival.dedupe,
-        "headers": json.dumps(dict(arrival.headers)) if arrival.headers else "{}",
+        "headers": as_json(dict(arrival.headers)) if arrival.headers else "{}",
         "body": arrival.raw,
         "mapping": arrival.mapping,
         **translation_row(arrival.translation),
@@ -194,7 +234,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "type": event.type,
         "component": plain(event.component),
         "unrouted": plain(event.unrouted),
-        "body": json.dumps(event.body),
+        "body": as_json(event.body),
         "entity": digest(event.destination, event.entity),
         "state": plain(event.state),
         "source_order": event.order,
