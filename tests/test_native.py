@@ -222,3 +222,35 @@ def test_an_expression_gives_what_jq_gives_or_nothing(expression, texts):
     native, program = both_ways(expression)
     for text in texts:
         agree(native, program, {"x": "a"}, text)
+
+
+def deep(levels: int, branch: str = "if .a then 1 else {} end") -> str:
+    text = "2"
+    for _ in range(levels):
+        text = branch.format(text)
+    return text
+
+
+def test_rules_beyond_what_python_nests_are_left_to_jq():
+    native = compile_native(f"{{x: ({deep(120)})}}", {})
+    assert native is not None
+    assert native.run({}, {"a": True}) == {"x": 1}, "the first of them are still read"
+    assert native.run({}, {"a": False}) is None
+
+
+def test_a_program_that_grows_beyond_all_measure_is_left_to_jq():
+    doubled = "".join(f"def f{n}($x): [f{n - 1}($x + 1), f{n - 1}($x + 2)];" for n in range(1, 25))
+    assert compile_native(f"def f0($x): $x + .a; {doubled} {{x: f24(.b)}}", {}) is None
+
+
+def test_a_definition_is_read_once_for_each_input():
+    native = compile_native("def f: .a | ascii_upcase; {x: (f + f), y: (.b | f), z: (f + (.b | f))}", {})
+    assert native is not None
+    assert native.run({}, {"a": "p", "b": {"a": "q"}}) == {"x": "PP", "y": "Q", "z": "PQ"}
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a\\b", "a\nb", "{a}", "\N{SNOWMAN}", "__class__", "value"])
+def test_a_name_stands_for_itself_whatever_is_in_it(name):
+    quoted = json.dumps(name)
+    native, program = both_ways(f"{{({quoted}): .[{quoted}]}}, {{{quoted}: 1}}, (.[{quoted}] == {quoted})")
+    assert agree(native, program, {}, json.dumps({name: name}))

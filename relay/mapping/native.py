@@ -1,8 +1,8 @@
-"""A mapping's program without jq: the same text, as Python closures that know the simple part of the language.
+"""A mapping's program without jq: the same text as Python, as far as it is in the simple part of the language.
 
 One run of jq costs hundreds of microseconds, a good part of it to parse the body a second time; most mappings only
 follow paths, compare, look up and put texts together. So the program that jq compiled is read here once more
-(`jq_syntax`), and its expressions become closures (`jq_closures`) over jq's functions on Python values (`jq_values`).
+(`jq_syntax`), and its expressions become Python's (`jq_python`), with jq's functions on Python values (`jq_values`).
 
 The one property to hold: whenever this gives a result, jq gives the same. It never has to reproduce an error:
 whatever is unknown when it is compiled, and whatever is unusual about a webhook, gives up, and jq decides.
@@ -15,26 +15,27 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from relay.mapping.jq_closures import (
+from relay.mapping.jq_python import (
     ASK_JQ,
     INPUT,
     NOTHING,
     Code,
+    Program,
     alternative,
+    apart,
     apply,
     bind,
     both,
     choice,
     constant,
+    first,
     follow,
     follow_or,
     gather,
     only,
     pipe,
-    remember,
-    slot,
     spread,
-    streamed,
+    variable,
 )
 from relay.mapping.jq_syntax import (
     Array,
@@ -74,21 +75,23 @@ from relay.mapping.jq_values import (
     words,
 )
 
+MOST_CALLS = 10_000
+"""Of definitions, which are written out at each of them."""
+
 
 @dataclass(frozen=True)
 class Native:
     """A program that reads webhooks without jq, as far as it can; any number of threads may run it at once."""
 
-    code: Code
-    size: int
-    """How many variables it has."""
+    read: Callable[[Any, dict[str, str]], Any]
+    """Of the body and the headers."""
 
     def run(self, headers: Members[str, str], body: Any) -> Any:
         """The object that jq would give, sharing parts with `body`; None where jq has to be asked."""
         if not all(map(str.isascii, headers.values())):  # half characters can only be there
             return None
         try:
-            return settled(self.code.run(body, [dict(headers), *[None] * self.size]))
+            return settled(self.read(body, dict(headers)))
         except GiveUp:
             return None
 
@@ -101,10 +104,10 @@ def compile_native(program: str, arguments: Members[str, Any]) -> Native | None:
     places = itertools.count(1)
     variables = {name: constant(_plain(value)) for name, value in arguments.items()}
     try:
-        code = only(_code(parse_jq(program), _Scope({**variables, "headers": slot(0)}, {}, places)))
+        code = only(_code(parse_jq(program), _Scope({**variables, "headers": variable(0)}, {}, places)))
+        return Native(Program().compiled(code))
     except (Unsupported, RecursionError):
         return None
-    return Native(code, next(places) - 1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class _Definition:
     body: Node
     scope: "_Scope"
     once: bool = False
-    """Whether it is called only once, so that there is nothing to remember."""
+    """Whether it is called only once, so that it needs no function of its own."""
     compiled: list[Code] = field(default_factory=list)
     """At most one: without parameters it is the same code for every call."""
 
@@ -128,7 +131,7 @@ class _Scope:
     functions: Members[tuple[str, int], _Definition | None]
     """By name and number of arguments; None inside of the function itself."""
     places: "itertools.count[int]"
-    """Of the variables in the frame."""
+    """Of the variables."""
 
     def with_variable(self, name: str, code: Code) -> "_Scope":
         return replace(self, variables={**self.variables, name: code})
@@ -138,7 +141,7 @@ class _Scope:
 
 
 def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of node
-    """The closure for this part of the program. Raises Unsupported."""
+    """The Python for this part of the program. Raises Unsupported."""
     match node:
         case Identity():
             return INPUT
@@ -146,7 +149,7 @@ def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - 
             return constant(value)
         case Text(parts):
             texts = (constant(text) if isinstance(text, str) else _code(text, scope) for text in parts)
-            return apply(lambda *values: "".join(map(text_of, values)), *texts)
+            return apply(lambda *values: "".join(map(text_of, values)), *texts, python=_joined)
         case Variable(name):
             if name not in scope.variables:
                 raise Unsupported(name)
@@ -187,7 +190,7 @@ def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - 
             if found.value is not None:
                 return _code(body, scope.with_variable(name, found))
             place = next(scope.places)
-            return bind(found, place, _code(body, scope.with_variable(name, slot(place))))
+            return bind(found, place, _code(body, scope.with_variable(name, variable(place))))
         case Define(definitions, rest):
             for name, parameters, body in definitions:
                 inside = scope.with_function(name, None, arguments=len(parameters))
@@ -220,7 +223,11 @@ def _object(members: Sequence[tuple[Node, Node]], scope: _Scope) -> Code:
     values = [_code(value, scope) for _, value in members]
     names = [name.value for name, _ in members if isinstance(name, Literal)]
     if len(names) == len(members):
-        return apply(lambda *values: dict(zip(names, values, strict=True)), *values)
+
+        def written(*given: str) -> str:
+            return f"{{{', '.join(f'{name!r}: {one}' for name, one in zip(names, given, strict=True))}}}"
+
+        return apply(lambda *values: dict(zip(names, values, strict=True)), *values, python=written)
     return apply(object_of, *(_code(name, scope) for name, _ in members), *values)
 
 
@@ -233,15 +240,20 @@ def _binary(  # noqa: PLR0911 - one case for each kind of operator
         case "//":
             return alternative(_code(left, scope), _branch(right, scope))
         case "and":
-            return choice(_code(left, scope), apply(truthy, _branch(right, scope)), constant(False))
+            return choice(_code(left, scope), _truth(_branch(right, scope)), constant(False))
         case "or" if found := _membership(Binary(operator, left, right)):
-            variable, texts = found
-            return apply(lambda value: type(value) is str and value in texts, _code(variable, scope))
+            place, texts = found
+            return apply(
+                lambda value: type(value) is str and value in texts,
+                _code(place, scope),
+                python=lambda value: f"type({value}) is str and {value} in {set(texts)!r}",
+            )
         case "or":
-            return choice(_code(left, scope), constant(True), apply(truthy, _branch(right, scope)))
+            return choice(_code(left, scope), constant(True), _truth(_branch(right, scope)))
         case "==" if isinstance(right, Literal) and isinstance(right.value, str):
             text = right.value
-            return apply(lambda value: value == text, _code(left, scope))  # only a text equals a text
+            # Only a text equals a text.
+            return apply(lambda value: value == text, _code(left, scope), python=lambda value: f"{value} == {text!r}")
         case _ if operator in OPERATORS:
             return apply(OPERATORS[operator], _code(left, scope), _code(right, scope))
         case _:
@@ -251,8 +263,8 @@ def _binary(  # noqa: PLR0911 - one case for each kind of operator
 def _membership(node: Node) -> tuple[Variable, frozenset[str]] | None:
     """`$name == "a" or $name == "b"`, as the conditions of rules are: the variable and the texts."""
     match node:
-        case Binary("==", Variable() as variable, Literal(str(text))):
-            return variable, frozenset({text})
+        case Binary("==", Variable() as compared, Literal(str(text))):
+            return compared, frozenset({text})
         case Binary("or", left, right):
             one, other = _membership(left), _membership(right)
             if one and other and one[0] == other[0]:
@@ -292,8 +304,7 @@ def _call(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of function
         case (("newest" | "words"), (stream,)):
             return gather(_REDUCTIONS[name], _code(stream, scope))
         case "first", (stream,):
-            outputs = streamed(_code(stream, scope))
-            return Code(lambda value, frame: outputs(value, frame)[:1], single=False)
+            return first(_code(stream, scope))
         case "IN", (stream,):
             return apply(among, INPUT, gather(list, _code(stream, scope)))
         case _:
@@ -304,45 +315,36 @@ def _inlined(definition: _Definition, arguments: tuple[Node, ...], scope: _Scope
     """The definition's body with these arguments."""
     if definition.compiled:
         return definition.compiled[0]
+    if next(scope.places) > MOST_CALLS:
+        raise Unsupported("its definitions grow beyond all measure")
     inner = definition.scope
-    places: list[int] = []
-    values: list[Code] = []
+    values: list[tuple[int, Code]] = []
     for parameter, argument in zip(definition.parameters, arguments, strict=True):
         name = parameter.removeprefix("$")
         inner = inner.with_function(name, _Definition((), argument, scope))
         if name != parameter:  # a value as well
             code = _code(argument, scope)
             if code.value is None:
-                places.append(next(scope.places))
-                values.append(code)
-                code = slot(places[-1])
+                values.append((next(scope.places), code))
+                code = variable(values[-1][0])
             inner = inner.with_variable(name, code)
     body = _code(definition.body, inner)
     if not definition.parameters:
-        known = (variable.value is not None or name == "headers" for name, variable in inner.variables.items())
+        known = (code.value is not None or name == "headers" for name, code in inner.variables.items())
         if not definition.once and all(known):
-            body = remember(body, next(scope.places))
+            body = apart(body)
         definition.compiled.append(body)
-    return _with_values(body, places, apply(lambda *given: list(given), *values)) if values else body
+    for place, code in reversed(values):
+        body = bind(code, place, body)
+    return body
 
 
-def _with_values(body: Code, places: list[int], given: Code) -> Code:
-    """The body, once the values of the arguments are in their places."""
-    run = body.run
+def _truth(code: Code) -> Code:
+    return apply(truthy, code, python=lambda value: f"{value} is not None and {value} is not False")
 
-    def call(value: Any, frame: list[Any], values: list[Any]) -> Any:
-        for place, argument in zip(places, values, strict=True):
-            frame[place] = argument
-        return run(value, frame)
 
-    read, each_run = given.run, streamed(given)
-    if given.single:
-        return Code(lambda value, frame: call(value, frame, read(value, frame)), body.single)
-    if body.single:
-        return Code(lambda value, frame: [call(value, frame, one) for one in each_run(value, frame)], single=False)
-    return Code(
-        lambda value, frame: [out for one in each_run(value, frame) for out in call(value, frame, one)], single=False
-    )
+def _joined(*texts: str) -> str:
+    return f'f"{"".join(f"{{text_of({text})}}" for text in texts)}"'
 
 
 def _component(components: Members[str, Any], key: Any) -> Any:
