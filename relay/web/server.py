@@ -23,7 +23,7 @@ from relay.outbox.calls import Caller
 from relay.runtime import Relay, assemble
 from relay.settings import Settings
 from relay.web import create_app
-from relay.web.worker import Aside, Worker
+from relay.web.worker import Aside, Deadlines, Worker
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         lifeline: int | None,
     ) -> None:
         self._settings, self._mappings, self._stored = settings, mappings, stored
-        self.lifeline = lifeline
+        self.lifeline, self.deadlines = lifeline, Deadlines()
         super().__init__()
 
     def load_config(self) -> None:
@@ -99,7 +99,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Make the application of one web process; called after the fork."""
-        aside = Aside(self._settings.threads)
+        aside = Aside(self._settings.threads, self.deadlines)
         relay = assemble(self._settings, self._mappings, appender=aside.appender)
         if self._stored is not None:
             relay.outbox.on_commit = self._stored
