@@ -238,8 +238,13 @@ def count_webhook(*, source: str | None, status: str, seconds: float) -> None:
     `status` is the webhook's status, `duplicate`, or an error's code. `source` is None when no mapping file
     has it: a name that a stranger thought of never becomes a label.
     """
-    _webhooks.labels(source or "(unknown)", status).inc()
+    _webhooks_of(source or "(unknown)", status).inc()
     _intake.observe(seconds)
+
+
+@functools.cache
+def _webhooks_of(source: str, status: str) -> Counter:
+    return _webhooks.labels(source, status)
 
 
 def count_attempt(*, destination: str, outcome: str) -> None:

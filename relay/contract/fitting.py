@@ -152,7 +152,7 @@ def _fit_object(members: Mapping[str, Field]) -> Callable[[Any], Any]:
     def fit_object(value: Any) -> Any:
         if value is None:
             return MISSING
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             return value
         fitted = {}
         for name, member in value.items():
