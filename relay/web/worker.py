@@ -66,16 +66,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Start to work; called after the fork."""
-        # gunicorn looks some twenty settings up for every request, each through several functions.
-        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         # We compute rather than wait: nobody is interrupted because something has come for us, too. A tenth of the
         # processor time is saved by it. Where there is no such policy, or it is forbidden, it goes without.
         with suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        self._deadlines: Deadlines = self.app.deadlines
-        self._next_request = _Within(self.cfg.keepalive, self._deadlines, NoMoreData)
-        self._sending = _Within(ANSWER_WITHIN, self._deadlines, _not_read)
+        self.prepare(self.app.deadlines)
         super().init_process()
+
+    def prepare(self, deadlines: "Deadlines") -> None:
+        """What is the same for all requests."""
+        # gunicorn looks some twenty settings up for every request, each through several functions.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self._deadlines = deadlines
+        self._next_request = _Within(self.cfg.keepalive, deadlines, NoMoreData)
+        self._sending = _Within(ANSWER_WITHIN, deadlines, _not_read)
 
     def patch(self) -> None:
         """Let the loop wait for the listening sockets, and leave everything else as it is."""
