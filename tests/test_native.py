@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -254,3 +255,66 @@ def test_a_name_stands_for_itself_whatever_is_in_it(name):
     quoted = json.dumps(name)
     native, program = both_ways(f"{{({quoted}): .[{quoted}]}}, {{{quoted}: 1}}, (.[{quoted}] == {quoted})")
     assert agree(native, program, {}, json.dumps({name: name}))
+
+
+@pytest.mark.parametrize(
+    ("program", "bodies"),
+    [
+        ("{x: (.a // .b as $v | [$v])}", ['{"a": "s", "b": "t"}', '{"b": "t"}']),
+        ("{x: [..]}", ['{"a": 1}', "[[]]"]),
+        ("{x: ((.a.b | 1) + 1)}", ['{"a": "s"}', "{}"]),
+        ("{x: ((.a.b as $q | 1) + 1)}", ['{"a": "s"}', "{}"]),
+        ('{x: (if (.a.b as $k | "y") then 1 else 2 end)}', ['{"a": "s"}', "{}"]),
+        ("def g($v): 1; {x: (g(.a.b) + 1)}", ['{"a": "s"}', "{}"]),
+        ('{x: ((error("x") | 1) + 1)}', ["{}"]),
+        ("{x: [(.a[][])?]}", ['{"a": ["s", [1]]}', '{"a": [[1], "s"]}', '{"a": [[1], [2]]}', "{}"]),
+        ("{x: [try .a.b? catch null]}", ['{"a": "s"}', '{"a": {"b": 1}}']),
+        ('.a as $components | {x: component("a")}', ['{"a": {"a": "other"}}', '{"a": 5}']),
+        ("def h(g): def d: g; d; .a as $x | {x: h($x)}", ['{"a": 1}']),
+        ("def h(g): def d: g; d; {x: [(.a, .b) as $x | h($x)]}", ['{"a": 1, "b": 2}']),
+        (".a as $headers | def f: $headers; {x: f}", ['{"a": 1}']),
+        ("def null: 5; {x: null}", ["{}"]),
+        ("def f(null): null; {x: f(7)}", ["{}"]),
+        ('def any(a; b): "mine"; {x: any(.a)}', ['[{"a": 1}]']),
+        ("def length: 7; {x: ([.a] | length)}", ['{"a": 1}']),
+        (
+            "{x: (.a | add)}",
+            ['{"a": ["a", null, "b"]}', '{"a": [[1], [], [2]]}', '{"a": [{"b": 1}, {"b": 2, "c": 3}]}'],
+        ),
+        ("{x: (.a | add)}", ['{"a": [1, 2]}', '{"a": []}', '{"a": [null]}', '{"a": ["a", 1]}']),
+    ],
+)
+def test_what_was_read_wrongly_once_is_read_as_jq_does(program, bodies):
+    by_python = compile_native(program, ARGUMENTS)
+    try:
+        by_jq_itself = Program(f"{PRELUDE}\n{SCOPE}\n{program}\n| _result", ARGUMENTS)
+    except ValueError:  # jq refuses it, so no mapping has it
+        return
+    for body in bodies:
+        if by_python is not None:
+            agree(by_python, by_jq_itself, {}, body)
+
+
+def test_what_nests_deeper_than_python_calls_is_left_to_jq():
+    native = compile_native("{x: (.a == .a)}", {})
+    assert native is not None
+    assert native.run({}, {"a": json.loads("[" * 900 + "]" * 900)}) is None
+
+
+def test_definitions_that_only_call_each_other_do_not_grow_beyond_all_measure():
+    doubled = "".join(f"def f{number}: f{number - 1} | f{number - 1};" for number in range(1, 40))
+    assert compile_native(f".a as $v | def f0: .; {doubled} {{x: f39}}", {}) is None
+
+
+def test_a_constant_that_is_large_is_not_made_beforehand():
+    doubled = "".join(f"def f{number}: f{number - 1} + f{number - 1};" for number in range(1, 36))
+    assert compile_native(f'def f0: "x"; {doubled} {{x: (if .a then f35 else 1 end)}}', {}) is not None
+
+
+def test_a_sum_takes_no_more_time_than_its_items():
+    native = compile_native("{x: (.a | add | length)}", {})
+    assert native is not None
+    began = time.process_time()
+    for items in ([["x"] * 10] * 50_000, ["x" * 10] * 500_000, [{"x": 1, "y": 2}] * 100_000):
+        assert native.run({}, {"a": items}) is not None
+    assert time.process_time() - began < 5

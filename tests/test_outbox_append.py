@@ -416,6 +416,20 @@ def test_sqlite_flushes_every_commit_and_gives_space_back(sqlite: Outbox) -> Non
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "auto_vacuum": 2, "foreign_keys": 1}
 
 
+def test_ids_go_on_behind_the_last_even_where_sqlite_has_lost_count(sqlite: Outbox) -> None:
+    append = Appender(sqlite)
+    first = append.append(arrival(key="1"))
+    with sqlite.write() as connection:
+        connection.exec_driver_sql("DELETE FROM sqlite_sequence")
+    second = append.append(arrival(key="2"))
+    assert (second.webhook, second.events[0].id) == (first.webhook + 1, first.events[0].id + 1)
+    with sqlite.write() as connection:
+        connection.exec_driver_sql("DELETE FROM events")
+        connection.exec_driver_sql("DELETE FROM webhooks")
+    third = append.append(arrival(key="3"))
+    assert (third.webhook, third.events[0].id) == (second.webhook + 1, second.events[0].id + 1), "no id comes twice"
+
+
 def test_a_full_disk_is_no_crash_and_what_was_answered_is_kept(sqlite: Outbox) -> None:
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

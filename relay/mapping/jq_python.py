@@ -5,133 +5,15 @@ and what was read of a value once, such as the members on the way of a path, is 
 in sight. Closures would do the same without any text, and took four times as long.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from relay.mapping.jq_syntax import Unsupported
-from relay.mapping.jq_values import GiveUp, text_of, truthy
+from relay.mapping.jq_values import GiveUp, truthy
+from relay.mapping.python_text import Code, Function, Name
 
-Name = str
-"""What a value is called in the text: a name, or a literal."""
-
-DEEPEST = 90
-"""Blocks within blocks; Python itself takes a hundred. What would be decided deeper down is left to jq."""
-
-LONGEST = 20_000
-"""Lines of one program."""
-
-
-@dataclass(frozen=True)
-class Code:
-    """A compiled expression."""
-
-    write: Callable[["Function", Name], Name]
-    """Given the input's name, writes what computes it; the name of its value or, unless `single`, of the list of its
-    values. Nobody changes any of them.
-    """
-    single: bool = True
-    value: tuple[Any] | None = None
-    """The value in it, where it is known already."""
-
-
-@dataclass
-class Program:
-    """The text of a program, as it is written."""
-
-    functions: list["Function"] = field(default_factory=list)
-    names: dict[str, Any] = field(default_factory=lambda: {"GiveUp": GiveUp, "absent": absent, "text_of": text_of})
-    """What the text does not say itself: functions and constants."""
-    left: int = LONGEST
-    """Lines that may still come."""
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _called: dict[int, Name] = field(default_factory=dict)
-
-    def new(self, kind: str) -> Name:
-        """A name that nothing has yet."""
-        return f"{kind}{next(self._numbers)}"
-
-    def name(self, value: Any) -> Name:
-        """What this value, which is known already, is called."""
-        if value is None or type(value) is bool:
-            return repr(value)
-        if id(value) not in self._called:
-            self._called[id(value)] = name = self.new("k")
-            self.names[name] = value
-        return self._called[id(value)]
-
-    def function(self, code: Code) -> "Function":
-        """A function of an input, the headers and the variables that are known outside."""
-        function = Function(self, self.new("f"))
-        self.functions.append(function)
-        function.line(f"return {code.write(function, 'value')}")
-        return function
-
-    def compiled(self, code: Code) -> Callable[[Any, Any], Any]:
-        """The function of a body and its headers. Raises Unsupported when it is too much for Python."""
-        main = self.function(code)
-        text = "\n".join(line for function in self.functions for line in function.text())
-        try:
-            exec(compile(text, "<mapping>", "exec"), self.names)  # noqa: S102 - nothing of it but literals is a user's
-        except (SyntaxError, RecursionError, MemoryError) as error:
-            raise Unsupported(f"it is too much for Python: {error}") from None
-        return self.names[main.name]  # type: ignore[no-any-return]
-
-
-class Function:
-    """A function of the text: its lines, and what has a name at its present place."""
-
-    def __init__(self, program: Program, name: Name) -> None:
-        self.program, self.name = program, name
-        self._lines: list[str] = []
-        self._depth = 1
-        self._known: list[dict[Any, Name]] = [{}]
-        """What has been computed, by block; behind a block it has no name any more."""
-        self.variables: dict[int, Name] = {0: "headers"}
-        """What the variables of the program are called now."""
-
-    def text(self) -> list[str]:
-        """Its lines."""
-        return [f"def {self.name}(value, headers):", *self._lines]
-
-    def line(self, text: str) -> None:
-        """One statement."""
-        self.program.left -= 1
-        if self.program.left < 0:
-            raise Unsupported(f"it has more than {LONGEST} lines")
-        if self._depth < DEEPEST:
-            self._lines.append(" " * self._depth + text)
-
-    def let(self, expression: str, *, known: Any = None) -> Name:
-        """A name for the expression's value; the same one as before, where it has been written as `known`."""
-        for block in self._known if known is not None else ():
-            if known in block:
-                return block[known]
-        name = self.program.new("x")
-        self.line(f"{name} = {expression}")
-        if known is not None:
-            self._known[-1][known] = name
-        return name
-
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        """What stands below `if …:` or `for …:`."""
-        self.line(head)
-        self._depth += 1
-        self._known.append({})
-        if self._depth == DEEPEST:
-            self._lines.append(" " * self._depth + "raise GiveUp")
-        yield
-        self._known.pop()
-        self._depth -= 1
-
-
-def absent(value: Any) -> None:
-    """The member of what is no object: null has none of any name, the others are jq's to complain of."""
-    if value is not None:
-        raise GiveUp
+LARGEST = 10_000
+"""Characters or items of a constant that is computed once for all."""
 
 
 def constant(value: Any) -> Code:
@@ -232,9 +114,11 @@ def apply(function: Callable[..., Any], *codes: Code, python: Callable[..., str]
     known = [code.value[0] for code in codes if code.value is not None]
     if codes and len(known) == len(codes):
         try:
-            return constant(function(*known))
+            result = function(*known)
         except GiveUp:
             return ASK_JQ
+        if type(result) not in {str, list} or len(result) <= LARGEST:
+            return constant(result)
 
     def call(text: Function, names: Sequence[Name]) -> str:
         return python(*names) if python else f"{text.program.name(function)}({', '.join(names)})"
@@ -285,9 +169,13 @@ def first(code: Code) -> Code:
 def pipe(left: Code, right: Code) -> Code:
     """`left | right`."""
     if left.single:
-        return Code(
-            lambda function, value: right.write(function, left.write(function, value)), right.single, right.value
-        )
+
+        def write(function: Function, value: Name) -> Name:
+            function.program.count()
+            return right.write(function, left.write(function, value))
+
+        # What is on the left may still fail.
+        return Code(write, right.single, right.value if left.value is not None else None)
     if right.single:
         return _each_one(left, right.write)
     return _all_of(left, right.write)
@@ -366,10 +254,11 @@ def bind(source: Code, place: int, body: Code) -> Code:
     if source.single:
 
         def write(function: Function, value: Name) -> Name:
+            function.program.count()
             function.variables[place] = source.write(function, value)
             return body.write(function, value)
 
-        return Code(write, body.single, body.value)
+        return Code(write, body.single)
 
     def write_all(function: Function, value: Name) -> Name:
         outputs = function.let("[]")

@@ -74,6 +74,13 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Maybe:
+    """`body?`, where the body is no `.[]`."""
+
+    body: "Node"
+
+
+@dataclass(frozen=True)
 class Pipe:
     """`left | right`."""
 
@@ -141,7 +148,7 @@ class Call:
 
 Node = (
     Identity | Literal | Text | Variable | Index | Slice | Each | Try | Pipe | Binary | If | Array | Object | Bind
-    | Define | Call
+    | Define | Call | Maybe
 )  # fmt: skip
 
 
@@ -202,20 +209,24 @@ class _Parser:
         self._expect(";")
         return name, tuple(parameters), body
 
-    def _binary(self, least: int) -> Node:
-        """An expression whose operators bind at least as tightly as this."""
-        left = self._term()
+    def _binary(self, least: int, *, bindable: bool = True) -> Node:
+        """An expression whose operators bind at least as tightly as this.
+
+        `bindable` is False behind an operator: versions of jq differ in what `as` binds there.
+        """
+        left = self._term(bindable=bindable)
         while (power := _POWERS.get(self.word, 0)) >= least:
             operator = self._advance()
-            left = Binary(operator, left, self._binary(power if operator == "//" else power + 1))
+            right = self._binary(power if operator == "//" else power + 1, bindable=operator == ",")
+            left = Binary(operator, left, right)
         return left
 
-    def _term(self) -> Node:
+    def _term(self, *, bindable: bool) -> Node:
         if self._skip("try"):
             body = self._postfix(self._primary())
             return Try(body, self._postfix(self._primary()) if self._skip("catch") else None)
         node = self._postfix(self._primary())
-        if self._skip("as"):
+        if bindable and self._skip("as"):
             name = self._name(variable=True)
             self._expect("|")
             return Bind(node, name[1:], self.pipe())
@@ -232,7 +243,7 @@ class _Parser:
             return Literal(-int(self._advance()))
         if word[:1] == "$":
             return Variable(word[1:])
-        if len(word) > 1 and word[0] == ".":
+        if len(word) > 1 and word[0] == "." and word != "..":
             return Index(Identity(), Literal(word[1:]))
         match word:
             case ".":
@@ -260,7 +271,7 @@ class _Parser:
         while True:
             word = self.word
             if self._skip("?"):
-                node = Each(node.target, optional=True) if isinstance(node, Each) else node
+                node = Each(node.target, optional=True) if isinstance(node, Each) else Maybe(node)
             elif self._skip("["):
                 node = self._bracket(node)
             elif word == ".":

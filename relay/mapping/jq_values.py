@@ -208,8 +208,16 @@ def _ascii(value: Any) -> str:
 
 
 def _sum(value: Any) -> Any:
+    items = [item for item in _list(value) if item is not None]
+    kinds = set(map(type, items))
+    if kinds == {str}:
+        return "".join(items)
+    if kinds == {list}:
+        return [inner for item in items for inner in item]
+    if kinds == {dict}:
+        return {name: member for item in items for name, member in item.items()}
     total = None
-    for item in _list(value):
+    for item in items:
         total = plus(total, item)
     return total
 

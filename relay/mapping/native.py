@@ -19,8 +19,6 @@ from relay.mapping.jq_python import (
     ASK_JQ,
     INPUT,
     NOTHING,
-    Code,
-    Program,
     alternative,
     apart,
     apply,
@@ -48,6 +46,7 @@ from relay.mapping.jq_syntax import (
     If,
     Index,
     Literal,
+    Maybe,
     Node,
     Object,
     Pipe,
@@ -74,6 +73,7 @@ from relay.mapping.jq_values import (
     truthy,
     words,
 )
+from relay.mapping.python_text import Code, Program
 
 MOST_CALLS = 10_000
 """Of definitions, which are written out at each of them."""
@@ -92,7 +92,7 @@ class Native:
             return None
         try:
             return settled(self.read(body, dict(headers)))
-        except GiveUp:
+        except (GiveUp, RecursionError):
             return None
 
 
@@ -103,8 +103,10 @@ def compile_native(program: str, arguments: Members[str, Any]) -> Native | None:
     """
     places = itertools.count(1)
     variables = {name: constant(_plain(value)) for name, value in arguments.items()}
+    # What the prelude's `component` reads has a name that no variable of a program can have.
+    variables |= {"headers": variable(0), "$components": variables.get("components", ASK_JQ)}
     try:
-        code = only(_code(parse_jq(program), _Scope({**variables, "headers": variable(0)}, {}, places)))
+        code = only(_code(parse_jq(program), _Scope(variables, {}, places)))
         return Native(Program().compiled(code))
     except (Unsupported, RecursionError):
         return None
@@ -132,12 +134,16 @@ class _Scope:
     """By name and number of arguments; None inside of the function itself."""
     places: "itertools.count[int]"
     """Of the variables."""
+    closed: bool = True
+    """Whether nothing that can be seen depends on more than the input and the headers."""
 
     def with_variable(self, name: str, code: Code) -> "_Scope":
-        return replace(self, variables={**self.variables, name: code})
+        closed = self.closed and code.value is not None
+        return replace(self, variables={**self.variables, name: code}, closed=closed)
 
     def with_function(self, name: str, definition: _Definition | None, *, arguments: int = 0) -> "_Scope":
-        return replace(self, functions={**self.functions, (name, arguments): definition})
+        closed = self.closed and (definition is None or definition.scope.closed)
+        return replace(self, functions={**self.functions, (name, arguments): definition}, closed=closed)
 
 
 def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of node
@@ -164,13 +170,14 @@ def _code(node: Node, scope: _Scope) -> Code:  # noqa: C901, PLR0911, PLR0912 - 
         case Each(target, optional):
             return spread(partial(each, optional=optional), _code(target, scope))
         case Try(Each(target), None):
-            return spread(partial(each, optional=True), _code(target, scope))
+            found = _code(target, scope)  # at the first of several that is none, jq stops
+            return spread(partial(each, optional=found.single), found)
         case Try(Index(_, Literal(str())) as path, None | Call("null", ()) as handler):
             names, begin = _steps(path, scope)
             return follow_or(names, begin, null=handler is not None) if begin.single else follow(names, begin)
-        case Try(body):  # nothing else is caught here
+        case Try(body) | Maybe(body):  # nothing else is caught here
             return _code(body, scope)
-        case Pipe(Array(body), tail) if tail == _ONE:
+        case Pipe(Array(body), tail) if tail == _ONE and not _OF_ONE & scope.functions.keys():
             return only(_code(body, scope))
         case Pipe(left, right):
             return pipe(_code(left, scope), _code(right, scope))
@@ -221,7 +228,7 @@ def _branch(node: Node, scope: _Scope) -> Code:
 
 def _object(members: Sequence[tuple[Node, Node]], scope: _Scope) -> Code:
     values = [_code(value, scope) for _, value in members]
-    names = [name.value for name, _ in members if isinstance(name, Literal)]
+    names = [name.value for name, _ in members if isinstance(name, Literal) and isinstance(name.value, str)]
     if len(names) == len(members):
 
         def written(*given: str) -> str:
@@ -276,6 +283,8 @@ def _call(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of function
     name: str, arguments: tuple[Node, ...], scope: _Scope
 ) -> Code:
     key = name, len(arguments)
+    if key in _WORDS:  # which no definition can take
+        return constant(_WORDS[key])
     if key in scope.functions:
         definition = scope.functions[key]
         if definition is None:
@@ -285,7 +294,7 @@ def _call(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of function
         return apply(VALUE_FUNCTIONS[key], INPUT, *(_code(argument, scope) for argument in arguments))
     match name, arguments:
         case "component", (looked_up,):
-            return apply(_component, scope.variables["components"], _code(looked_up, scope))
+            return apply(_component, scope.variables["$components"], _code(looked_up, scope))
         case "empty", ():
             return NOTHING
         case "error", _:
@@ -298,7 +307,7 @@ def _call(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of function
         case "map", (function,):
             return _code(Array(Pipe(Each(Identity(), optional=False), function)), scope)
         case (("any" | "all"), (condition,)):
-            return _call(name, (Each(Identity(), optional=False), condition), scope)
+            return gather(_REDUCTIONS[name], _code(Pipe(Each(Identity(), optional=False), condition), scope))
         case (("any" | "all"), (stream, condition)):
             return gather(_REDUCTIONS[name], _code(Pipe(stream, condition), scope))
         case (("newest" | "words"), (stream,)):
@@ -330,8 +339,7 @@ def _inlined(definition: _Definition, arguments: tuple[Node, ...], scope: _Scope
             inner = inner.with_variable(name, code)
     body = _code(definition.body, inner)
     if not definition.parameters:
-        known = (code.value is not None or name == "headers" for name, code in inner.variables.items())
-        if not definition.once and all(known):
+        if not definition.once and inner.closed:
             body = apart(body)
         definition.compiled.append(body)
     for place, code in reversed(values):
@@ -349,7 +357,7 @@ def _joined(*texts: str) -> str:
 
 def _component(components: Members[str, Any], key: Any) -> Any:
     """The prelude's `component`."""
-    return None if key is None else components.get(text_of(key))
+    return None if key is None else member(components, text_of(key))
 
 
 def _plain(value: Any) -> Any:
@@ -371,3 +379,5 @@ _REDUCTIONS: Members[str, Callable[[list[Any]], Any]] = {
 }
 _ONE = parse_jq("if length == 1 then .[0] else _not_one end")
 """What stands behind `[ … ]` where the compiler wants exactly one value."""
+_OF_ONE = {("length", 0), ("_not_one", 0)}
+_WORDS: Members[tuple[str, int], Any] = {("null", 0): None, ("true", 0): True, ("false", 0): False}

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from relay.model import Arrival, Coalesce, Event, EventStatus, Lane, Translated
 from relay.outbox import Outbox
-from relay.outbox.rows import event_row, webhook_row
+from relay.outbox.rows import event_row, last_id, webhook_row
 from relay.outbox.tables import events, webhooks
 from relay.outbox.views import EVENT, EventView, as_view
 
@@ -175,7 +175,7 @@ def _insert(
     if not rows:
         return ()
     if outbox.sqlite:  # nobody else can insert meanwhile
-        last = connection.scalar(_LAST_ID, {"table": table.name}) or 0
+        last = connection.scalar(sa.text(f"SELECT {last_id(table.name)}"))
         ids: Sequence[int] = range(last + 1, last + 1 + len(rows))
     else:
         ids = sorted(connection.scalars(_NEXT_IDS, {"table": table.name, "count": len(rows)}))
@@ -216,8 +216,6 @@ def _bodies(connection: sa.Connection, parents: Sequence[int], source: str | Non
         for row in connection.execute(_BODIES, {"webhooks": parents, "source": source})
     }
 
-
-_LAST_ID = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 
 _NEXT_IDS = sa.text("SELECT nextval(pg_get_serial_sequence(:table, 'id')) FROM generate_series(1, :count)")
 

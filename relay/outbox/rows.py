@@ -89,10 +89,16 @@ INSERT_EVENT = _EVENTS.one()
 AT_ONCE = 50
 """The most rows of one statement: SQLite has to prepare it, and remembers it."""
 
-_LAST_IDS = """
-SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'webhooks'), 0),
-    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)
-"""
+
+def last_id(table: str) -> str:
+    """SQLite's own reckoning, as an expression: no id that was ever given is given again."""
+    return (
+        f"max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0), "  # noqa: S608 - a table of ours
+        f"coalesce((SELECT max(id) FROM {table}), 0))"
+    )
+
+
+_LAST_IDS = f"SELECT {last_id('webhooks')}, {last_id('events')}"
 
 _TRANSLATE_AGAIN = """
 UPDATE webhooks
