@@ -144,8 +144,8 @@ class _Redactor:
         # The longest first: one secret may be part of another.
         values = sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, values))) if values else None
-        # The same in a line of JSON, which writes some characters in another way.
-        written = [json.dumps(secret)[1:-1] for secret in values]
+        # The same in a line of JSON, which is written in two ways.
+        written = sorted({write(secret)[1:-1] for secret in values for write in (as_json, json.dumps)}, key=len)[::-1]
         self._written = re.compile("|".join(map(re.escape, written))) if values else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -192,6 +192,16 @@ def test_a_known_secret_is_masked_wherever_it_turns_up(lines: Lines) -> None:
     assert line["d"] == "Odd(***)"
 
 
+@pytest.mark.parametrize("character", [*map(chr, range(128)), "\N{LINE SEPARATOR}", "\N{GRINNING FACE}", "\ud800"])
+def test_a_secret_is_masked_however_its_characters_are_written(character: str) -> None:
+    secret = f"abc{character}defg"
+    written = io.StringIO()
+    configure_logging(json=True, secrets=[secret], stream=written)
+    log().info("x", plain=f"<{secret}>", beside=f"\N{SNOWMAN}{secret}", inner=[secret])
+    line = json.loads(written.getvalue())
+    assert (line["plain"], line["beside"], line["inner"]) == ("<***>", "\N{SNOWMAN}***", ["***"])
+
+
 def test_very_short_secrets_do_not_make_the_log_unreadable(lines: Lines) -> None:
     log().info("short", note="a short note")
     assert lines()[0]["note"] == "a short note"

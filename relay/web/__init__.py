@@ -28,7 +28,8 @@ def create_app(relay: Relay) -> Flask:
     app = Application("relay")
     # One byte more than is taken: a body in chunks is cut off here, and must be seen to be too long, not wrong.
     app.config["MAX_CONTENT_LENGTH"] = relay.settings.max_body + 1
-    app.url_map.strict_slashes = False
+    # No redirections: a sender of webhooks follows none, and they would name a host that anybody may have made up.
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(webhooks.blueprint(relay))
     app.register_blueprint(events.blueprint(relay))

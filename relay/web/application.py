@@ -60,7 +60,7 @@ class Application(Flask):
         environ = request.environ
         routes = _Routes(
             self.url_map,
-            server_name=environ.get("HTTP_HOST") or environ["SERVER_NAME"],
+            server_name="",  # nothing is sent elsewhere
             script_name=environ["SCRIPT_NAME"],
             subdomain="",
             url_scheme=environ["wsgi.url_scheme"],

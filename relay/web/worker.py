@@ -55,6 +55,9 @@ PIECE = 16_384
 TURN = 0.000_001
 """Seconds to sleep to let others go on. With 0 the loop comes back fifty times before it looks at any connection."""
 
+MOST_AT_ONCE = 8
+"""Requests of one connection after which others have their turn, however fast they come."""
+
 QUICK = frozenset({"webhooks.take", "health.healthz"})
 """The endpoints that the loop's thread answers itself."""
 
@@ -104,21 +107,30 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Serve one request. A connection whose body does not end soon behind the answer is closed."""
         body, answer = _Input(req.body.reader, self._deadlines), Answer()
         if req._expected_100_continue:  # noqa: SLF001 - gunicorn's own functions read it there, too
-            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._send(sock, b"HTTP/1.1 100 Continue\r\n\r\n")
         environ = environ_of(req, client=addr, server=listener_name)
         environ["wsgi.input"] = body
         try:
             pieces = self.wsgi(environ, answer.start)
-            last = req.should_close() or not self.alive
-            self._send(sock, answer.written(b"".join(pieces), last=last))
-            if hasattr(pieces, "close"):
-                pieces.close()
+            last = req.should_close() or not self.alive or body.broken
+            try:
+                self._send(sock, answer.written(b"".join(pieces), last=last))
+            finally:
+                if hasattr(pieces, "close"):
+                    pieces.close()
         except (gevent.GreenletExit, SystemExit):  # we are to end
             raise StopIteration from None
         finally:
             ended = body.finish()
         if last or not ended:
             raise StopIteration
+        if req.req_number % MOST_AT_ONCE == 0:
+            gevent.sleep(TURN)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what could not be read as a request."""
+        with self._sending:
+            super().handle_error(req, client, addr, exc)
 
     def _send(self, sock: Any, answer: bytes) -> None:
         with self._sending:
@@ -144,9 +156,14 @@ class Deadlines:
     def look(self) -> None:
         """Give up whoever has waited too long. To be called every second."""
         now = time.monotonic()
-        for greenlet, (deadline, error) in list(self._waiting.items()):
-            if now > deadline:
-                greenlet.kill(error(), block=False)
+        for greenlet, wait in self._waiting.items():
+            if now > wait[0]:
+                get_hub().loop.run_callback(self._give_up, greenlet, wait)
+
+    def _give_up(self, greenlet: gevent.Greenlet, wait: tuple[float, Callable[[], Exception]]) -> None:
+        # What it waited for may have come meanwhile: then it waits for something else, or for nothing.
+        if self._waiting.get(greenlet) is wait:
+            greenlet.throw(wait[1]())
 
 
 class _Within:
@@ -178,6 +195,8 @@ class _Input(Body):  # type: ignore[misc]
         self._deadlines = deadlines
         self._deadline = time.monotonic() + BODY_WITHIN
         self._at_once = 0
+        self.broken = False
+        """Nobody knows any more where in the body we are, and so where the next request begins."""
 
     def read(self, size: int | None = None) -> bytes:
         """So many bytes, or all. Raises OSError when the sender is gone, or too slow."""
@@ -192,12 +211,17 @@ class _Input(Body):  # type: ignore[misc]
                 if self._at_once >= PIECE:
                     self._at_once = 0
                     gevent.sleep(TURN)
+        except BaseException:
+            self.broken = True
+            raise
         finally:
             self._deadlines.met()
         return b"".join(pieces)
 
     def finish(self) -> bool:
-        """Read away what is left, for a little while; False when there is more."""
+        """Read away what is left, for a little while; False when there is more, or may be."""
+        if self.broken:
+            return False
         if not self._ended():
             with gevent.Timeout(LINGER, False), suppress(Exception):
                 while self.reader.read(PIECE):
