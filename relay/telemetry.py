@@ -58,7 +58,7 @@ def configure_logging(
     output = cast("TextIO", _Output(stream or sys.stderr))
     writer = structlog.WriteLogger(output)
     redactor = _Redactor(secrets)
-    finish: list[Processor] = [structlog.processors.format_exc_info, redactor.as_json if json else redactor]
+    finish: list[Processor] = [structlog.processors.format_exc_info, redactor.line if json else redactor]
     if not json:
         finish.append(
             structlog.dev.ConsoleRenderer(
@@ -154,7 +154,7 @@ class _Redactor:
             for key, value in line.items()
         }
 
-    def as_json(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
+    def line(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
         """The same as JSON text. Most lines have nothing to be masked, and are found to have none at one look."""
         if _all_shown(tuple(line)) and _PLAIN.issuperset(map(type, line.values())):
             text = as_json(line)

@@ -160,9 +160,9 @@ class Statements:
         if not self._sqlite:
             return [found[0][0] if found else None for found in self._ask(cursor, self._inserts[insert], rows)]
         ids = range(last + 1, last + 1 + len(rows))
-        stored = 0
+        numbered, stored = list(zip(ids, rows, strict=True)), 0
         for start in range(0, len(rows), AT_ONCE):
-            some = list(zip(ids, rows, strict=True))[start : start + AT_ONCE]
+            some = numbered[start : start + AT_ONCE]
             values = [value for number, row in some for value in (number, *insert.values(row))]
             stored += cursor.execute(insert.several(len(some)), values).rowcount
         if stored == len(rows):

@@ -11,7 +11,6 @@ from werkzeug.routing import MapAdapter
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-
 ROUTES = 100
 """The most paths whose endpoints are remembered."""
 
